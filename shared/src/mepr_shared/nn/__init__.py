@@ -1,0 +1,1 @@
+"""Networks shared by all modalities: sequence encoders, pooling, stage 1 and stage 2 models."""
