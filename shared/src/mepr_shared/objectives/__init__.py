@@ -1,0 +1,1 @@
+"""Training objectives: what is minimised on labelled samples."""
