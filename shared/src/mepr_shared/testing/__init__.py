@@ -1,0 +1,1 @@
+"""What packages test themselves with: the conformance suite for modalities, tiny corpora."""

@@ -1,0 +1,1 @@
+"""Training: one readable loop, and the stages that run through it."""
