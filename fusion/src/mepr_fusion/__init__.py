@@ -1,0 +1,3 @@
+"""Stage 3 of MEPR."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,248 @@
+"""Training stage 3: inputs to a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mepr_fusion.baselines import unimodal_names, unimodal_outputs
+from mepr_fusion.calibrate import common_shift
+from mepr_fusion.data import fit_statistics, resident
+from mepr_fusion.inputs import Inputs, describe_corpora
+from mepr_fusion.join import Joined, join, multi_label_by_corpus
+from mepr_fusion.model import FusionModel
+from mepr_fusion.settings import ComponentSettings, FusionModelSettings, FusionSettings
+from mepr_fusion.task import FusionTask, Objectives, labelled, predict
+from mepr_shared import config
+from mepr_shared.contract.living import LOCK, write_lock
+from mepr_shared.metrics import best_thresholds
+from mepr_shared.objectives.emotion import EmotionObjective, balanced_weights, positive_weights
+from mepr_shared.objectives.traits import TraitObjective
+from mepr_shared.scoring import constants_of
+from mepr_shared.train.checkpoint import load_weights
+from mepr_shared.train.inference import decision_probabilities
+from mepr_shared.train.loop import fit
+from mepr_shared.train.runs import Run
+
+KIND = "stage3"
+
+
+def train(
+    inputs: Inputs,
+    settings: FusionSettings,
+    run_path: Path,
+    *,
+    exports_root: Path,
+    min_coverage: float = 0.0,
+    resume: bool = False,
+    device: str = "cpu",
+    on_join: Callable[[Joined], None] | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> Run:
+    """Join, train, choose by validation, and write the run.
+
+    The untrained model, which answers with the mean of the unimodal predictions, is a candidate
+    like every epoch: training that does not help on validation is not kept (epoch 0).
+
+    Args:
+        inputs: corpora and exports.
+        settings: everything else that determines the result.
+        run_path: a new directory, or with `resume` that of the interrupted run.
+        exports_root: recorded, so that the run finds its exports again.
+        min_coverage: see `join`.
+        resume: go on with an interrupted run.
+        device: where to train.
+        on_join: is told what was joined, before training starts.
+        on_epoch: is told each epoch's record.
+
+    Raises:
+        MeprError: inputs that do not fit, or a run that cannot be started or continued.
+    """
+    shift = prior_shifts(settings, inputs)
+    multi_label = multi_label_by_corpus(inputs.corpora)
+    joined = join(
+        inputs.corpora,
+        inputs.exports,
+        prior_shift=shift,
+        multi_label=multi_label,
+        min_coverage=min_coverage,
+    )
+    if on_join:
+        on_join(joined)
+    run = Run.create(
+        run_path,
+        kind=KIND,
+        config={
+            "settings": config.to_dict(settings),
+            "modalities": {name: list(joined.widths[name]) for name in joined.modalities},
+            "prior_shift": {kind: values.tolist() for kind, values in shift.items()},
+            "multi_label": multi_label,
+            "corpora": describe_corpora(inputs.corpora),
+            "exports": {
+                f"{modality}:{corpus}": export.export_id
+                for (modality, corpus), export in inputs.exports.items()
+            },
+            "exports_root": str(exports_root.resolve()),
+        },
+        resume=resume,
+    )
+    write_lock(run.path / LOCK, inputs.exports.values())
+    torch.manual_seed(settings.fit.seed)
+    model = build_model(run.config).to(device)
+    data = resident(joined, device)
+    task = FusionTask(
+        model,
+        data,
+        joined,
+        {corpus.name: corpus.meta.scale for corpus in inputs.corpora},
+        build_objectives(settings, joined, shift, device),
+        batch_size=settings.fit.batch_size,
+        seed=settings.fit.seed,
+        balanced_corpora=settings.balanced_corpora,
+    )
+    fit_statistics(model, data, torch.from_numpy(task.train_rows).to(device))
+    result = fit(task, settings.fit, run, start_counts=True, device=device, on_epoch=on_epoch)
+    run.finish(
+        {
+            "best_epoch": result.best_epoch,
+            "epochs": result.history[-1]["epoch"],
+            "val": result.best,
+            "val_untrained": result.history[0]["val"],
+            "thresholds": thresholds_of(model, task),
+            "constants": _constants(joined),
+            "coverage": [asdict(entry) for entry in joined.coverage],
+            "dropped": dropped_records(joined),
+            "warnings": joined.warnings,
+            "samples": _counts(joined),
+            "configurations_tried": 1,
+        }
+    )
+    return run
+
+
+def build_model(run_config: Mapping[str, Any]) -> FusionModel:
+    """The untrained model that a stage-3 run's `config.json` describes."""
+    settings = run_config["settings"]
+    options = config.build(FusionModelSettings, settings["model"])
+    components = config.build(ComponentSettings, settings["components"])
+    widths = {name: sum(pair) for name, pair in run_config["modalities"].items()}
+    return FusionModel(widths, **asdict(options), **asdict(components))
+
+
+def load_model(run: Run, device: str = "cpu") -> FusionModel:
+    """The trained model of a stage-3 run, in eval mode.
+
+    Raises:
+        ContractError: not trained yet, or damaged.
+    """
+    model = build_model(run.config)
+    load_weights(model, run.weights_path)
+    return model.to(device).eval()
+
+
+def prior_shifts(settings: FusionSettings, inputs: Inputs) -> dict[str, np.ndarray]:
+    """Kind -> `[7]` shift of the best logits under the configured class weights.
+
+    The unimodal predictions are given this shift as well: they then decide as the model will.
+    """
+    found = {}
+    for kind in ("sigmoid", "softmax"):
+        multi_label = kind == "sigmoid"
+        if settings.emotion_loss.class_weights == "exports":
+            outputs = [export.manifest.emotion_output for export in inputs.exports.values()]
+            found[kind] = common_shift(
+                [output for output in outputs if output is not None], multi_label=multi_label
+            )
+            continue
+        found[kind] = np.zeros(7, dtype=np.float32)
+        targets = _training_targets(inputs, multi_label)
+        if settings.emotion_loss.class_weights == "balanced" and len(targets):
+            weights = positive_weights(targets) if multi_label else balanced_weights(targets)
+            found[kind] = np.log(weights.numpy())
+    return found
+
+
+def build_objectives(
+    settings: FusionSettings, joined: Joined, shift: Mapping[str, np.ndarray], device: str
+) -> Objectives:
+    """The configured losses. Class weights are those whose optimum has the given shift, scaled to
+    a mean of 1 over the single-label training rows."""
+    targets = joined.emotion_targets[labelled(joined, "train")]
+    single = ~joined.multi_label[labelled(joined, "train")] & ~np.isnan(targets).any(axis=1)
+    weight = np.exp(shift["softmax"] - shift["softmax"].max())
+    if single.any():
+        weight = weight / (targets[single] * weight).sum(axis=1).mean()
+    emotion = EmotionObjective(
+        pos_weight=np.exp(shift["sigmoid"]),
+        class_weight=weight,
+        label_smoothing=settings.emotion_loss.label_smoothing,
+    )
+    traits = TraitObjective(settings.trait_loss.loss, scale=settings.trait_loss.scale)
+    return Objectives(emotion.to(device), traits, settings.emotion_weight, settings.trait_weight)
+
+
+def thresholds_of(model: FusionModel, task: FusionTask) -> dict[str, list[float]]:
+    """Per-class thresholds on the decision probabilities, chosen on validation, for the model
+    (`fusion`) and each unimodal baseline; empty where no corpus is multi-label."""
+    joined = task.joined
+    rows = labelled(joined, "val")
+    rows = rows[joined.multi_label[rows] & ~np.isnan(joined.emotion_targets[rows]).any(axis=1)]
+    if not len(rows):
+        return {}
+    answers = {"fusion": predict(model, task.data, rows)}
+    answers |= {name: unimodal_outputs(joined, name, rows) for name in unimodal_names(joined)}
+    found = {}
+    for name, outputs in answers.items():
+        given = ~np.isnan(outputs.emotion_logits).any(axis=1)
+        if given.any():
+            probabilities = decision_probabilities(outputs.emotion_logits[given], True)
+            targets = joined.emotion_targets[rows[given]]
+            found[name] = best_thresholds(targets, probabilities).tolist()
+    return found
+
+
+def dropped_records(joined: Joined) -> list[dict[str, Any]]:
+    """Samples without any modality, per corpus, split and reason."""
+    return [
+        {"corpus": corpus, "split": split, "reason": reason, "samples": samples}
+        for (corpus, split, reason), samples in sorted(joined.dropped.items())
+    ]
+
+
+def _training_targets(inputs: Inputs, multi_label: bool) -> np.ndarray:
+    """Labelled emotion targets `[n, 7]` of the training splits of one kind."""
+    found = [np.empty((0, 7), dtype=np.float32)]
+    for corpus in inputs.corpora:
+        if corpus.meta.scale.is_multi_label == multi_label:
+            targets = corpus.emotion_targets()[corpus.select(split="train")]
+            found.append(targets[~np.isnan(targets).any(axis=1)])
+    return np.concatenate(found)
+
+
+def _constants(joined: Joined) -> dict[str, dict[str, list[float] | None]]:
+    """Per corpus what a constant answer would be, from its joined training rows."""
+    found = {}
+    for corpus in joined.corpora:
+        rows = joined.select(split="train", corpus=corpus)
+        constants = constants_of(joined.emotion_targets[rows], joined.trait_targets[rows])
+        found[corpus] = {
+            name: None if values is None else values.tolist()
+            for name, values in vars(constants).items()
+        }
+    return found
+
+
+def _counts(joined: Joined) -> dict[str, dict[str, int]]:
+    """Joined samples per corpus and split."""
+    return {
+        corpus: {
+            split: len(joined.select(split=split, corpus=corpus))
+            for split in ("train", "val", "test")
+        }
+        for corpus in joined.corpora
+    }

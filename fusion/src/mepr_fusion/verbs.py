@@ -1,0 +1,89 @@
+"""What the verbs of `mepr-fusion` do. Imported only when a verb runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mepr_fusion.evaluate import Evaluation
+from mepr_fusion.inputs import choose, parse_choices
+from mepr_fusion.join import Joined
+from mepr_fusion.report import COLUMNS, coverage_lines, score_rows, write_report
+from mepr_fusion.settings import FusionSettings
+from mepr_fusion.train import train
+from mepr_shared import config
+from mepr_shared.cli.modality_verbs import say_epoch
+from mepr_shared.cli.output import emit, emit_json, say
+from mepr_shared.train.predictions import VAL_PREDICTIONS, write_predictions
+from mepr_shared.train.runs import Run
+
+DEFAULTS = Path(__file__).parent / "configs" / "default.toml"
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """`mepr-fusion train`."""
+    given = config.merge(
+        config.read_toml(arguments.config) if arguments.config else {},
+        config.parse_assignments(arguments.set),
+    )
+    settings = config.build(FusionSettings, config.read_toml(DEFAULTS), given)
+    config.refuse_unused(settings, given)
+    run = train(
+        choose(arguments.corpus, arguments.exports, parse_choices(arguments.export)),
+        settings,
+        arguments.run,
+        exports_root=arguments.exports,
+        min_coverage=arguments.min_coverage,
+        resume=arguments.resume,
+        device=arguments.device,
+        on_join=_say_coverage,
+        on_epoch=say_epoch,
+    )
+    evaluation = Evaluation(run, device=arguments.device)
+    write_predictions(run.path / VAL_PREDICTIONS, evaluation.val_predictions())
+    report = write_report(evaluation)
+    if arguments.json:
+        emit_json({"run": str(run.path), "report": str(report), **run.metrics["val"]})
+    else:
+        _print_scores(arguments, evaluation, "val")
+    say(f"run: {run.path}  report: {report}")
+    return 0
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """`mepr-fusion evaluate`: one record per corpus."""
+    evaluation = Evaluation(Run.load(arguments.run), device=arguments.device)
+    if arguments.json:
+        for record in evaluation.scores(arguments.split, by=arguments.by):
+            emit_json(record)
+    else:
+        _print_scores(arguments, evaluation, arguments.split)
+    return 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """`mepr-fusion report`."""
+    evaluation = Evaluation(Run.load(arguments.run), device=arguments.device)
+    splits = arguments.split or ["val"]
+    report = write_report(evaluation, splits=splits)
+    if arguments.json:
+        emit_json({"report": str(report)})
+    else:
+        for split in splits:
+            _print_scores(arguments, evaluation, split)
+        print(report)
+    return 0
+
+
+def _print_scores(arguments: argparse.Namespace, evaluation: Evaluation, split: str) -> None:
+    rows = score_rows(evaluation.scores(split))
+    emit(arguments, rows, ["corpus", "split", "n", "row", *COLUMNS])
+
+
+def _say_coverage(joined: Joined) -> None:
+    for line in coverage_lines([vars(entry) for entry in joined.coverage]):
+        say(line)
+    for (corpus, split, reason), samples in sorted(joined.dropped.items()):
+        say(f"dropped: {samples} samples of {corpus} {split} without any modality: {reason}")
+    for warning in joined.warnings:
+        say(f"warning: {warning}")
