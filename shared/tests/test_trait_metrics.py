@@ -102,7 +102,9 @@ unit = hnp.arrays(np.float32, (12, 5), elements=st.floats(0, 1, width=32))
 
 @given(unit, unit)
 @settings(max_examples=60, deadline=None)
-def test_ccc_is_symmetric_bounded_and_no_larger_than_the_correlation(x, y) -> None:
+def test_ccc_is_symmetric_bounded_and_no_larger_than_the_correlation(
+    x: np.ndarray, y: np.ndarray
+) -> None:
     there, back = trait_scores(x, y), trait_scores(y, x)
     for name in ("ccc", "ccc_flat"):
         assert there[name] == pytest.approx(back[name], abs=1e-9)
@@ -117,7 +119,7 @@ def test_ccc_is_symmetric_bounded_and_no_larger_than_the_correlation(x, y) -> No
 
 @given(unit, st.floats(0.1, 1))
 @settings(max_examples=30, deadline=None)
-def test_ccc_is_one_only_for_the_labels_themselves(x, shrink) -> None:
+def test_ccc_is_one_only_for_the_labels_themselves(x: np.ndarray, shrink: float) -> None:
     if x.std(axis=0).min() < 1e-3:
         return
     assert trait_scores(x, x)["ccc"] == pytest.approx(1)

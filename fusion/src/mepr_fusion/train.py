@@ -22,9 +22,9 @@ from mepr_shared import config
 from mepr_shared.contract.living import LOCK, write_lock
 from mepr_shared.metrics import best_thresholds
 from mepr_shared.objectives.emotion import EmotionObjective, balanced_weights, positive_weights
-from mepr_shared.objectives.traits import TraitObjective
 from mepr_shared.scoring import constants_of
 from mepr_shared.train.checkpoint import load_weights
+from mepr_shared.train.clip_task import build_trait_objective
 from mepr_shared.train.inference import decision_probabilities
 from mepr_shared.train.loop import fit
 from mepr_shared.train.runs import Run
@@ -182,7 +182,7 @@ def build_objectives(
         class_weight=weight,
         label_smoothing=settings.emotion_loss.label_smoothing,
     )
-    traits = TraitObjective(settings.trait_loss.loss, scale=settings.trait_loss.scale)
+    traits = build_trait_objective(settings.trait_loss, settings.fit.batch_size)
     return Objectives(emotion.to(device), traits, settings.emotion_weight, settings.trait_weight)
 
 

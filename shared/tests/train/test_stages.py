@@ -290,7 +290,7 @@ def test_an_epoch_holds_every_clip_once_and_follows_seed_and_epoch(world):
         for s, e in ((0, 1), (0, 1), (0, 2), (1, 1))
     ]
     assert orders[0] == orders[1] and orders[0] != orders[2] and orders[0] != orders[3]
-    assert sorted(sum(orders[0], [])) == list(range(len(clips)))
+    assert sorted(index for batch in orders[0] for index in batch) == list(range(len(clips)))
     assert len(orders[0]) == steps_per_epoch(clips, 16)
 
 

@@ -55,13 +55,11 @@ def windows(
     starts = list(range(0, len(tokens) - overlap, step))
     # The last window is moved back to be full: a short tail alone would have little context.
     starts[-1] = len(tokens) - size
-    found = []
+    found: list[tuple[int, int]] = []
     for index, start in enumerate(starts):
         first = 0 if index == 0 else found[-1][1]
-        if index + 1 < len(starts):
-            last = (starts[index + 1] + start + size) // 2
-        else:
-            last = len(tokens)
+        following = starts[index + 1 : index + 2]
+        last = (following[0] + start + size) // 2 if following else len(tokens)
         found.append((first, last))
     return [
         Window(

@@ -70,7 +70,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     for name, part in space.items():
         value = part.values[0] if hasattr(part, "values") else part.low
         config.build(Stage1Settings, base, config.parse_assignments([f"{name}={_toml(value)}"]))
-    corpora, stores = open_data(arguments)
+    _, stores = open_data(arguments)
     objective = Stage1Objective(
         arguments.modality.name,
         arguments.task,

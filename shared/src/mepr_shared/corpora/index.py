@@ -259,7 +259,7 @@ class Corpus:
                 f"corpus {self.name!r} has no column {name!r}",
                 hint="columns: " + ", ".join(self.table.column_names),
             )
-        return np.array(self.table[name].to_pylist() + [None], dtype=object)[:-1]
+        return np.array([*self.table[name].to_pylist(), None], dtype=object)[:-1]
 
     def select(self, *, split: str | None = None, fold: int | None = None) -> np.ndarray:
         """Row indices `[n]` of a split and/or a fold, ascending.

@@ -78,7 +78,8 @@ def load_trainer(
     try:
         with safe_open(str(path), framework="pt") as file:
             record = json.loads(file.metadata()["record"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ContractError(
             f"{path} is damaged: {error}", hint="remove the run directory and train again"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mepr_shared.errors import DataError
+from mepr_shared.errors import ConfigError, DataError
 from mepr_shared.labels import EmotionScale
 from mepr_shared.metrics import (
     best_thresholds,
@@ -175,9 +175,19 @@ def build_emotion_objective(settings: EmotionLossSettings, train: ClipSet) -> Em
     )
 
 
-def build_trait_objective(settings: TraitLossSettings) -> TraitObjective:
-    """The configured trait loss."""
-    return TraitObjective(settings.loss, scale=settings.scale)
+def build_trait_objective(settings: TraitLossSettings, batch_size: int) -> TraitObjective:
+    """The configured trait loss.
+
+    Raises:
+        ConfigError: a loss over whole batches (`ccc`) that batches of this size never feed.
+    """
+    objective = TraitObjective(settings.loss, scale=settings.scale)
+    if batch_size < objective.minimum_rows:
+        raise ConfigError(
+            f"trait_loss.loss = {settings.loss!r} needs batches of {objective.minimum_rows} or "
+            f"more, fit.batch_size is {batch_size}"
+        )
+    return objective
 
 
 def start_at_training_mean(model: UnimodalModel, train: ClipSet, task: str) -> None:

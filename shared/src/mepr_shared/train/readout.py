@@ -46,4 +46,4 @@ def emotion_outputs(
             else None,
         }
         counts[kind] = counts.get(kind, 0) + int(here.sum())
-    return {**found, "default": max(counts, key=counts.__getitem__)}  # type: ignore[dict-item]
+    return {**found, "default": max(counts, key=counts.__getitem__)}

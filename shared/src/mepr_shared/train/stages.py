@@ -118,7 +118,9 @@ def train_stage1(
     start_at_training_mean(model, train, task)
     objectives = Objectives(
         build_emotion_objective(settings.emotion_loss, train) if task == "emotion" else None,
-        build_trait_objective(settings.trait_loss) if task == "traits" else None,
+        build_trait_objective(settings.trait_loss, settings.fit.batch_size)
+        if task == "traits"
+        else None,
     )
     return _fit_and_finish(
         model, task, train, val, corpora, objectives, settings, run, device, on_epoch
@@ -163,7 +165,7 @@ def train_stage2(
     model = build_cross_task(settings.model, emotion_model, trait_model)
     objectives = Objectives(
         build_emotion_objective(settings.emotion_loss, train),
-        build_trait_objective(settings.trait_loss),
+        build_trait_objective(settings.trait_loss, settings.fit.batch_size),
         settings.emotion_weight,
         settings.trait_weight,
     )
