@@ -46,10 +46,31 @@ def test_stages_ask_for_a_corpus(workspace: Path, command) -> None:
 
 
 def test_stages_pass_variables_on(workspace: Path, command) -> None:
-    variables = ("CORPUS=a.parquet b.parquet", "RUNS=r", "PROFILE=paper", "DEVICE=cuda")
+    variables = (
+        "CORPUS=a.parquet b.parquet",
+        "RUNS=r",
+        "PROFILE=paper",
+        "DEVICE=cuda",
+        "SET=x=1 y=2",
+    )
     out = command("make", "-n", "stage3", *variables, cwd=workspace).stdout
-    wanted = "tools/pipeline.py stage3 --profile paper --device cuda --runs r --corpus"
-    assert out.splitlines()[-1].endswith(f"{wanted} a.parquet b.parquet")
+    assert out.splitlines()[-1].split()[1:] == [
+        "tools/pipeline.py",
+        "stage3",
+        "--profile",
+        "paper",
+        "--device",
+        "cuda",
+        "--set",
+        "x=1",
+        "--set",
+        "y=2",
+        "--runs",
+        "r",
+        "--corpus",
+        "a.parquet",
+        "b.parquet",
+    ]
 
 
 def test_tools_and_requirements_are_pinned(workspace: Path) -> None:

@@ -125,8 +125,9 @@ def finished(
 ) -> SimpleNamespace:
     """All stages over the demo corpora, once."""
     runs = tmp_path_factory.mktemp("runs")
-    words = ("python", tool, *ALL, "--corpus", *demo, "--runs", runs, *TINY)
-    return SimpleNamespace(runs=runs, words=words, done=command(*words))
+    options = ("--corpus", *demo, "--runs", runs, *TINY)
+    done = command("python", tool, *ALL, *options)
+    return SimpleNamespace(runs=runs, options=options, done=done)
 
 
 @pytest.mark.slow
@@ -148,14 +149,14 @@ def test_all_stages_from_text_to_report(finished: SimpleNamespace, command) -> N
 
 
 @pytest.mark.slow
-def test_called_again_it_changes_nothing(finished: SimpleNamespace, command) -> None:
+def test_called_again_it_changes_nothing(finished: SimpleNamespace, tool: Path, command) -> None:
     kept = [
         *finished.runs.glob("exports/*/*/*/samples/*"),
         *finished.runs.glob("**/weights.safetensors"),
         finished.runs / "last-export.json",
     ]
     before = {file: file.read_bytes() for file in kept}
-    command(*finished.words)
+    command("python", tool, "stage2", "export", *finished.options)
     assert {file: file.read_bytes() for file in kept} == before
     exports = finished.runs.glob("exports/*/*/*/manifest.json")
     assert len(list(exports)) == 3

@@ -126,6 +126,12 @@ def test_the_paired_interval_is_narrower_than_that_of_two_separate_ones() -> Non
     np.testing.assert_allclose(back["mean"], -paired["mean"][::-1], atol=1e-12)
 
 
+def test_a_model_does_not_differ_from_itself() -> None:
+    values, sources = clustered(6)
+    found = paired_cluster_bootstrap(ones_and(values), ones_and(values), sources, mean_from, HOW)
+    assert found is not None and found["mean"].tolist() == [0, 0]
+
+
 def test_pairing_demands_the_same_samples() -> None:
     values, sources = clustered(7)
     with pytest.raises(DataError, match="same samples: 300 and 299"):

@@ -235,6 +235,13 @@ def test_one_label_value_or_nothing_better_than_chance_gives_a_half() -> None:
     assert best_thresholds(targets, probabilities).tolist() == [0.5] * 7
 
 
+def test_a_sample_of_no_weight_moves_no_threshold() -> None:
+    targets, probabilities = np.zeros((3, 7)), np.zeros((3, 7))
+    targets[:, 1], probabilities[:, 1] = [0, 1, 1], [0.1, 0.2, 0.9]
+    thresholds = best_thresholds(targets, probabilities, np.array([1, 0, 1]))
+    assert thresholds[1] == pytest.approx(0.5)  # the middle of .1 and .9; .55 is that of .2 and .9
+
+
 def test_a_threshold_between_neighbouring_floats_still_separates_them() -> None:
     low = 0.3
     high = np.nextafter(low, 1)
@@ -260,8 +267,7 @@ def test_an_integer_weight_is_the_sample_that_many_times() -> None:
         assert flat(weighted) != pytest.approx(flat(scores_of(targets, said)))
     targets, said = multi_label()
     expected = best_thresholds(np.repeat(targets, weights, 0), np.repeat(said, weights, 0))
-    kept = weights > 0
-    assert best_thresholds(targets[kept], said[kept], weights[kept]) == pytest.approx(expected)
+    assert best_thresholds(targets, said, weights) == pytest.approx(expected)
 
 
 def flat(scores: dict, prefix: str = "") -> dict[str, float]:

@@ -157,6 +157,8 @@ def best_thresholds(targets: Array, probabilities: Array, weights: Array | None 
     """
     targets, probabilities, weights = _checked(targets, probabilities, weights, EMOTIONS)
     weight = np.ones(len(targets)) if weights is None else weights
+    used = weight > 0  # samples of no weight must not move a midpoint
+    targets, probabilities, weight = targets[used], probabilities[used], weight[used]
     return np.array(
         [
             _best_threshold(targets[:, k] > 0.5, probabilities[:, k], weight)

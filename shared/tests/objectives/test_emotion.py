@@ -103,6 +103,59 @@ def test_a_named_loss_applies_to_every_row() -> None:
         assert found.item() == pytest.approx(value.item()), name
 
 
+def by_loops(name: str, z: Tensor, targets: Tensor, smoothing: float, tau: float) -> float:
+    """The mean over rows with every weight, number by number; the prior is 1/28 ... 7/28."""
+    total = 0.0
+    for row, target in zip(z.tolist(), targets.tolist(), strict=True):
+        if name == "bce":
+            for value, label, weight in zip(row, target, WEIGHTS.tolist(), strict=True):
+                y, p = (1 - smoothing) * label + smoothing / 2, 1 / (1 + math.exp(-value))
+                total -= (weight * y * math.log(p) + (1 - y) * math.log(1 - p)) / 7
+            continue
+        if name == "ce":
+            target = [float(k == target.index(max(target))) for k in range(7)]
+        adjusted = [value + tau * math.log((k + 1) / 28) for k, value in enumerate(row)]
+        normaliser = math.log(sum(math.exp(value) for value in adjusted))
+        masses = [
+            weight * ((1 - smoothing) * share / sum(target) + smoothing / 7)
+            for weight, share in zip(WEIGHTS.tolist(), target, strict=True)
+        ]
+        for mass, value in zip(masses, adjusted, strict=True):
+            total -= mass * (value - normaliser)
+            if name == "kl" and mass > 0:
+                total += mass * math.log(mass / sum(masses))
+    return total / len(z)
+
+
+@pytest.mark.parametrize("name", FORCED)
+@pytest.mark.parametrize(("smoothing", "tau"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.7), (0.1, 0.7)])
+def test_each_loss_is_its_formula_in_plain_loops(name: str, smoothing: float, tau: float) -> None:
+    z, targets, multi = mixed()
+    known = labelled(targets)
+    objective = EmotionObjective(
+        name,  # type: ignore[arg-type]
+        pos_weight=WEIGHTS,
+        class_weight=WEIGHTS,
+        label_smoothing=smoothing,
+        logit_adjustment=tau,
+        class_prior=torch.arange(1, 8) / 28,
+    )
+    expected = by_loops(name, z[known], targets[known], smoothing, tau)
+    assert objective(z, targets, multi).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_mixed_batch_is_the_sum_of_its_parts_weighted_by_their_rows() -> None:
+    z, targets, multi = mixed()
+    known = labelled(targets)
+    objective = EmotionObjective(pos_weight=WEIGHTS, class_weight=WEIGHTS, label_smoothing=0.1)
+    parts = [
+        int(rows.sum()) * objective(z[rows], targets[rows], multi[rows])
+        for rows in (known & multi, known & ~multi)
+    ]
+    expected = (parts[0] + parts[1]) / int(known.sum())
+    assert objective(z, targets, multi).item() == pytest.approx(expected.item())
+
+
 def test_weighted_kl_is_never_negative_and_zero_at_the_weighted_target() -> None:
     _, targets, multi = mixed()
     known = labelled(targets)
