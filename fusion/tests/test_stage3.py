@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+
 from mepr_fusion.cli import main
 from mepr_fusion.evaluate import Evaluation
 from mepr_shared.cli.main import main as mepr

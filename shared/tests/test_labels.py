@@ -74,7 +74,7 @@ def test_an_emotion_is_present_above_the_bound_and_neutral_where_no_other_is() -
 
 
 def test_a_third_is_not_above_a_third() -> None:
-    """One third in float32 is larger than in float64; a third of MOSEI's positives are there."""
+    """One third is larger in float32 than in float64, and MOSEI's values are thirds."""
     strong = emotion_targets(INTENSITIES, EmotionScale("intensity", 3, present_above=1 / 3))
     assert strong[1].tolist() == [0, 0, 0, 0, 1, 0, 0]
     only_weak = np.array([[0, 0, 1 / 3, 0, 0, 0, 0]])

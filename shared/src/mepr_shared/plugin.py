@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 GROUP = "mepr.modalities"
+PUBLISHED = ("audio", "text", "face", "body", "scene")
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,8 @@ def get_modality(name: str) -> Modality:
             if entry.modality is None:
                 raise ConfigError(f"modality {name!r} does not load: {entry.problem}")
             return entry.modality
-    raise ConfigError(
-        f"modality {name!r} is not installed",
-        hint=f"pip install mepr-{name}; {did_you_mean(name, [e.name for e in installed] or ['-'])}",
-    )
+    names = [entry.name for entry in installed]
+    known = did_you_mean(name, names) if names else "none is installed"
+    # Only our own names: the command for a typo would install a stranger's package.
+    command = f"pip install mepr-{name}; " if name in PUBLISHED else ""
+    raise ConfigError(f"modality {name!r} is not installed", hint=command + known)
