@@ -53,8 +53,9 @@ $(STAMP): requirements-dev.txt $(addsuffix /pyproject.toml,$(PACKAGES)) \
 	@$(PIP) install --no-build-isolation $(addprefix --editable ,$(PACKAGES))
 	@touch $@
 
+# With models this small, threads only wait for each other.
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS)
 
 lint: $(STAMP) ## check format, code, import directions, types and versions
 	$(BIN)/ruff format --check .

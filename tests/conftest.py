@@ -28,9 +28,12 @@ def packages(workspace: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """The environment of commands: ours first on the path, no model hub."""
+    """The environment of commands: ours first on the path, no model hub, one thread.
+
+    Threads that wait for each other make models as small as the tests' slower.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")

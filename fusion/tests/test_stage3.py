@@ -199,15 +199,18 @@ def possible(corpus: Corpus, folder: Path) -> tuple[float, float]:
 @pytest.mark.slow
 def test_fusion_closes_part_of_the_gap_from_the_best_modality_to_the_oracle(tmp_path, capsys):
     path = make_exports(tmp_path, clips=1500, seed=5)
-    assert train(path, tmp_path / "run", "--set", "model.width=64") == 0
+    quick = ("--set", "model.width=64", "--set", "fit.learning_rate=1e-3")
+    assert train(path, tmp_path / "run", *quick, "--set", "fit.epochs=12") == 0
     (record,) = records(capsys, "evaluate", "--run", str(tmp_path / "run"), "--split", "test")
     best = possible(Corpus.read(path), path.parent)
-    for task, score, top in (("emotion", "mwacc", best[0]), ("traits", "ccc", best[1])):
-        singles = [record["modalities"][name][task][score] for name in MODALITIES]
-        assert (record[task][score] - max(singles)) / (top - max(singles)) > 0.3, (
-            task,
-            record[task],
-        )
+    # Measured here: 0.69 of the gap for emotion, 0.35 for traits.
+    for task, score, top, share in (
+        ("emotion", "mwacc", best[0], 0.4),
+        ("traits", "ccc", best[1], 0.2),
+    ):
+        single = max(record["modalities"][name][task][score] for name in MODALITIES)
+        closed = (record[task][score] - single) / (top - single)
+        assert closed > share, (task, closed)
 
 
 @pytest.mark.slow
