@@ -39,7 +39,8 @@ def comparable(logits: np.ndarray, output: EmotionOutput, *, multi_label: bool) 
         odds = np.clip(calibrated, -MAXIMUM_LOG_ODDS, MAXIMUM_LOG_ODDS)
         if multi_label:
             return odds
-        log_probability = -np.logaddexp(np.float32(0), -odds)
+        with np.errstate(invalid="ignore"):  # NumPy warns of NaN rows here, and only here
+            log_probability = -np.logaddexp(np.float32(0), -odds)
     else:
         top = calibrated.max(axis=1, keepdims=True)
         total = np.log(np.exp(calibrated - top).sum(axis=1, keepdims=True))

@@ -12,10 +12,13 @@ from mepr_fusion.data import resident
 from mepr_fusion.inputs import Inputs, reopen
 from mepr_fusion.join import Joined, join
 from mepr_fusion.task import Outputs, predict
-from mepr_fusion.train import load_model
+from mepr_fusion.train import KIND, load_model
 from mepr_shared.corpora.index import Corpus
+from mepr_shared.errors import ContractError
 from mepr_shared.evaluation import compare, evaluate
+from mepr_shared.labels import EmotionScale, emotion_targets
 from mepr_shared.scoring import Constants, Labels, Predictions, predicted
+from mepr_shared.train.evaluate_run import STRONG_ABOVE
 from mepr_shared.train.inference import decision_probabilities
 from mepr_shared.train.predictions import SplitPredictions
 from mepr_shared.train.runs import Run
@@ -29,9 +32,18 @@ class Evaluation:
     Args:
         run: a finished stage-3 run.
         device: where the model runs.
+
+    Raises:
+        ContractError: not a stage-3 run, not trained to its end, or an export is not as pinned.
     """
 
     def __init__(self, run: Run, *, device: str = "cpu") -> None:
+        if run.kind != KIND:
+            raise ContractError(f"{run.path} is a {run.kind} run", hint="give a stage-3 run")
+        if not run.metrics:
+            raise ContractError(
+                f"{run.path} is not trained to its end", hint="mepr-fusion train --resume"
+            )
         self.run = run
         self.inputs: Inputs = reopen(run)
         self.joined: Joined = join(
@@ -126,7 +138,12 @@ class Evaluation:
 
         seen = np.isin(self.joined.source_ids[rows], self.joined.source_ids[train])
         record = scored(
-            "fusion", constants=constants, n_dropped=dropped, seen_sources=seen, groups=groups
+            "fusion",
+            constants=constants,
+            n_dropped=dropped,
+            seen_sources=seen,
+            groups=groups,
+            strong_targets=_strong_targets(corpus, self.joined.rows[rows]),
         )
         record["modalities"] = {
             name: {task: scored(name)[task] for task in ("emotion", "traits")}
@@ -175,13 +192,25 @@ class Evaluation:
         probabilities = np.full(logits.shape, np.nan)
         given = np.isfinite(logits).all(axis=1)
         probabilities[given] = decision_probabilities(logits[given], multi_label)
-        thresholds = self.run.metrics["thresholds"].get(name)
+        thresholds = self.run.metrics["thresholds"].get(name) if multi_label else None
+        if multi_label and thresholds is None and name != "fusion":
+            # A modality that answered no labelled validation sample has no way to decide.
+            probabilities[:] = np.nan
         return Predictions(
             probabilities,
-            np.array(thresholds) if multi_label and thresholds else None,
+            None if thresholds is None else np.array(thresholds),
             "sigmoid" if multi_label else "softmax",
             outputs.trait_scores,
         )
+
+
+def _strong_targets(corpus: Corpus, rows: np.ndarray) -> np.ndarray | None:
+    """`[n, 7]` targets with weak emotions left out, for corpora that give intensities."""
+    scale = corpus.meta.scale
+    if scale.kind != "intensity" or scale.present_above >= STRONG_ABOVE:
+        return None
+    strong = EmotionScale(scale.kind, scale.maximum, STRONG_ABOVE)
+    return emotion_targets(corpus.emotion_values[rows], strong)
 
 
 def _headline(scores: Mapping[str, Any] | None, task: str) -> float | None:

@@ -52,7 +52,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """`mepr-fusion evaluate`: one record per corpus."""
-    evaluation = Evaluation(Run.load(arguments.run), device=arguments.device)
+    evaluation = _reopen(arguments)
     if arguments.json:
         for record in evaluation.scores(arguments.split, by=arguments.by):
             emit_json(record)
@@ -63,7 +63,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 def run_report(arguments: argparse.Namespace) -> int:
     """`mepr-fusion report`."""
-    evaluation = Evaluation(Run.load(arguments.run), device=arguments.device)
+    evaluation = _reopen(arguments)
     splits = arguments.split or ["val"]
     report = write_report(evaluation, splits=splits)
     if arguments.json:
@@ -73,6 +73,16 @@ def run_report(arguments: argparse.Namespace) -> int:
             _print_scores(arguments, evaluation, split)
         print(report)
     return 0
+
+
+def _reopen(arguments: argparse.Namespace) -> Evaluation:
+    """A trained run over its inputs, as they are now; what changed since is said."""
+    run = Run.load(arguments.run)
+    evaluation = Evaluation(run, device=arguments.device)
+    for warning in evaluation.joined.warnings:
+        if warning not in run.metrics["warnings"]:
+            say(f"warning: {warning}")
+    return evaluation
 
 
 def _print_scores(arguments: argparse.Namespace, evaluation: Evaluation, split: str) -> None:
