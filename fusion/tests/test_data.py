@@ -87,4 +87,6 @@ def test_rows_of_a_batch_stay_together():
     assert len(some) == 2
     torch.testing.assert_close(some.present, batch.present[rows])
     torch.testing.assert_close(some.features["text"], batch.features["text"][rows], equal_nan=True)
-    torch.testing.assert_close(some.trait_predictions, batch.trait_predictions[rows], equal_nan=True)
+    torch.testing.assert_close(
+        some.trait_predictions, batch.trait_predictions[rows], equal_nan=True
+    )

@@ -148,6 +148,18 @@ def test_what_cannot_work_is_refused_in_one_line(corpus, tmp_path, capsys, optio
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
+def test_a_run_that_is_not_finished_or_of_another_stage_is_refused(run, tmp_path, capsys):
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(run, unfinished)
+    (unfinished / "metrics.json").unlink()
+    assert main(["evaluate", "--run", str(unfinished)]) == 2
+    assert "not trained to its end" in capsys.readouterr().err
+    config = json.loads((run / "config.json").read_text()) | {"kind": "stage2"}
+    (unfinished / "config.json").write_text(json.dumps(config))
+    assert main(["report", "--run", str(unfinished)]) == 2
+    assert "is a stage2 run" in capsys.readouterr().err
+
+
 def test_no_overlap_and_damage_are_refused(corpus, tmp_path, capsys):
     assert train(corpus, tmp_path / "run", exports=tmp_path) == 2
     assert "no export for corpus" in capsys.readouterr().err

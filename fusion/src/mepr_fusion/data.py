@@ -105,5 +105,6 @@ def fit_statistics(model: FusionModel, data: FusionBatch, rows: Tensor) -> None:
         (model.traits, torch.logit(data.trait_predictions, eps=TRAIT_EPS)),
     ):
         if branch.predict_projector is not None:
-            averages = predictions.nanmean(dim=1)
+            given = predictions.masked_fill(~data.present.unsqueeze(-1), torch.nan)
+            averages = given.nanmean(dim=1)
             branch.predict_projector.standardise.fit(*moments(averages, rows))

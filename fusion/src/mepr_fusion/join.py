@@ -145,6 +145,8 @@ def join(
             export = exports.get((modality, corpus.name))
             if export is None:
                 continue
+            # An export keeps the rows it has read: this one is gone after its turn.
+            export = Export(export.path, export.manifest)
             found = _look_up(corpus, export, joined.warnings)
             statuses.append(_fill(joined, here, index, export, found))
             _fill_predictions(joined, here, index, export, found, kind, prior_shift[kind])
@@ -292,7 +294,8 @@ def _keep_present(joined: Joined) -> Joined:
         raise DataError("no sample has any modality", hint="the coverage table says why")
     if keep.all():
         return joined
-    joined.features = {name: values[keep] for name, values in joined.features.items()}
+    for name in joined.features:  # one at a time: both tables together may not fit
+        joined.features[name] = joined.features[name][keep]
     for name, values in vars(joined).items():
         if isinstance(values, np.ndarray):
             setattr(joined, name, values[keep])
