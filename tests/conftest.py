@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# What `make test` leaves in the environment would change what a `make` in a test does.
+OF_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
+OF_MAKE |= {"CORPUS", "RUNS", "PROFILE", "DEVICE", "SET", "PKG"}
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -33,7 +36,8 @@ def environment() -> dict[str, str]:
     Threads that wait for each other make models as small as the tests' slower.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
+    return {**inherited, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
