@@ -6,8 +6,8 @@ light (no torch at import); its heavy parts are imported inside `open_extractor`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -53,6 +53,8 @@ class ClipFeatures:
         mask: `[T]` bool, True where the frame is valid; None means all are.
         hop_s: seconds between frames where they are evenly spaced.
         score: detection score in [0, 1] where there is a detector.
+        stream: in place of `frames`, those of a clip too long to be held, as chunks `[t, D]`. It
+            is read once; only after that `status` and `reason` are final.
     """
 
     frames: np.ndarray | None
@@ -61,6 +63,17 @@ class ClipFeatures:
     mask: np.ndarray | None = None
     hop_s: float | None = None
     score: float | None = None
+    stream: Iterator[np.ndarray] | None = None
+
+    def collected(self) -> ClipFeatures:
+        """The same with all frames in memory."""
+        if self.stream is None:
+            return self
+        import numpy as np
+
+        chunks = [chunk for chunk in self.stream if len(chunk)]
+        frames = np.concatenate(chunks) if chunks else None
+        return replace(self, frames=frames, stream=None)
 
 
 class Extractor(Protocol):

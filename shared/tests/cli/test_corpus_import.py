@@ -62,6 +62,122 @@ def test_mosei_with_a_fold_file(mepr, tmp_path: Path) -> None:
     assert Corpus.read(out).splits.tolist() == ["test"]
 
 
+def test_mosei_with_media_and_transcripts(mepr, tmp_path: Path) -> None:
+    source = tmp_path / "mosei_labels.csv"
+    source.write_text(MOSEI + "v,0,-1,2,0,1,0,0,0,0,0,train\nw,0,0,2,0,1,0,0,0,0,0,train\n")
+    video, lines = tmp_path / "media" / "v.mp4", tmp_path / "lines" / "v.txt"
+    for path, content in ((video, "x"), (lines, "v___4___-1___2___Hello.\n")):
+        path.parent.mkdir()
+        path.write_text(content)
+    out = tmp_path / "x.parquet"
+    command = ("corpus", "import", "mosei", source, "--media", video.parent)
+    outcome = mepr(*command, "--transcripts", lines.parent, "--out", out, "--json")
+    record = outcome.record
+    assert (record["media_found"], record["media_missing"]) == (1, 1)
+    assert record["media_kinds"] == {"full videos": 1}
+    assert record["transcripts"] == {"by time": 1, "by number": 0, "missing": 1}
+    corpus = Corpus.read(out)
+    assert corpus.texts == ["Hello.", None]
+    assert corpus.column("media").tolist() == ["media/v.mp4", None]
+    assert "media: 1 full videos" in mepr(*command, "--dry-run").out
+
+
+def test_fiv2_with_media_elsewhere(mepr, fiv2_folder: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "clips" / "train-1" / "training80_01" / "a.000.mp4"
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(b"x")
+    command = ("corpus", "import", "fiv2", fiv2_folder, "--media", tmp_path / "clips", "--dry-run")
+    record = mepr(*command, "--json").record
+    assert (record["media_found"], record["media_missing"]) == (1, 1)
+
+
+@pytest.fixture
+def ravdess_folder(tmp_path: Path) -> Path:
+    """Speech of every actor; a song and a picture without sound of the first."""
+    folder = tmp_path / "ravdess"
+    folder.mkdir()
+    names = [f"03-01-05-01-01-01-{actor:02}.wav" for actor in range(1, 25)]
+    for name in (*names, "03-02-05-01-01-01-01.wav", "02-01-03-01-01-01-01.mp4"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_ravdess(mepr, ravdess_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.parquet"
+    record = mepr("corpus", "import", "ravdess", ravdess_folder, "--out", out, "--json").record
+    assert (record["corpus"], record["rows_read"], record["rows_kept"]) == ("ravdess", 26, 24)
+    assert sorted(record["dropped"]) == [
+        "pictures without sound (--video-only keeps them)",
+        "songs (--songs keeps them)",
+    ]
+    corpus = Corpus.read(out)
+    assert corpus.meta.counts["split"] == {"train": 16, "val": 4, "test": 4}
+    assert corpus.meta.counts["text"] == 0
+
+
+def test_ravdess_options(mepr, ravdess_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.parquet"
+    outcome = mepr(
+        *("corpus", "import", "ravdess", ravdess_folder, "--out", out, "--name", "sung"),
+        *("--songs", "--video-only", "--statements", "--val", "1, 3-4", "--test", "none"),
+    )
+    assert outcome.code == 0
+    corpus = Corpus.read(out)
+    assert (corpus.name, len(corpus), corpus.meta.counts["text"]) == ("sung", 26, 26)
+    speakers = set(corpus.column("speaker_id")[corpus.select(split="val")])
+    assert speakers == {"actor_01", "actor_03", "actor_04"}
+    assert corpus.meta.counts["split"] == {"train": 21, "val": 5}
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (("--val", "20-17"), "backwards"),
+        (("--val", "seventeen"), "17-20"),
+        (("--test", ""), "17-20"),
+        (("--test", "23-25"), "no actor 25"),
+        (("--val", "1-3", "--test", "3"), "actor 3 cannot be in val and in test"),
+    ],
+)
+def test_actors_that_are_none(
+    refused_writing_nothing, ravdess_folder: Path, options: tuple[str, ...], wanted: str
+) -> None:
+    assert wanted in refused_writing_nothing("ravdess", ravdess_folder, *options).err
+
+
+def test_a_strange_name_in_ravdess(mepr, refused_writing_nothing, ravdess_folder: Path) -> None:
+    (ravdess_folder / "03-01-09-01-01-01-01.wav").write_bytes(b"x")
+    (ravdess_folder / "my\nvoice.wav").write_bytes(b"x")
+    outcome = mepr("corpus", "import", "ravdess", ravdess_folder, "--dry-run")
+    assert outcome.code == 0
+    assert "no such emotion (03-01-09-01-01-01-01)" in outcome.out
+    assert "(my\\nvoice)" in outcome.out
+    assert "-01-" in refused_writing_nothing("ravdess", ravdess_folder, "--strict").err
+
+
+@pytest.mark.parametrize(
+    ("importer", "option"),
+    [("fiv2", "--media"), ("mosei", "--media"), ("mosei", "--transcripts"), ("mosei", "--folds")],
+)
+def test_a_missing_file_beside_the_labels(
+    refused_writing_nothing, fiv2_folder: Path, tmp_path: Path, importer: str, option: str
+) -> None:
+    labels = tmp_path / "mosei_labels.csv"
+    labels.write_text(MOSEI + "v,0,-1,2,0,1,0,0,0,0,0,train\n")
+    source = {"fiv2": fiv2_folder, "mosei": labels}[importer]
+    outcome = refused_writing_nothing(importer, source, option, tmp_path / "none")
+    assert str(tmp_path / "none") in outcome.err
+
+
+def test_a_broken_file_of_words(refused_writing_nothing, tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason="mepr-shared[csd] is not installed")
+    labels, words = tmp_path / "mosei_labels.csv", tmp_path / "words.csd"
+    labels.write_text(MOSEI + "v,0,-1,2,0,1,0,0,0,0,0,train\n")
+    words.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\x00" * 50)
+    error = refused_writing_nothing("mosei", labels, "--transcripts", words).err
+    assert "words.csd" in error and "HDF5" in error
+
+
 def test_table_with_a_map(mepr, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "own.parquet"
     outcome = mepr("corpus", "import", "table", table, "--out", out, *MAP)
@@ -94,16 +210,21 @@ def refused_writing_nothing(refused, tmp_path: Path):
     return run
 
 
-@pytest.mark.parametrize("importer", ["fiv2", "meld", "mosei", "table"])
+@pytest.mark.parametrize("importer", ["fiv2", "meld", "mosei", "ravdess", "table"])
 def test_a_missing_source(refused_writing_nothing, importer: str, tmp_path: Path) -> None:
     assert str(tmp_path / "none") in refused_writing_nothing(importer, tmp_path / "none").err
 
 
-@pytest.mark.parametrize("importer", ["fiv2", "meld", "mosei"])
-def test_a_folder_without_the_files(refused_writing_nothing, importer: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("importer", "wanted"),
+    [("fiv2", "annotation"), ("meld", ".csv"), ("mosei", ".csv"), ("ravdess", ".wav")],
+)
+def test_a_folder_without_the_files(
+    refused_writing_nothing, importer: str, wanted: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     error = refused_writing_nothing(importer, tmp_path / "empty").err
-    assert "empty" in error and ("annotation" in error or ".csv" in error)
+    assert "empty" in error and wanted in error
 
 
 def test_a_pickle_with_a_foreign_class(refused_writing_nothing, tmp_path: Path) -> None:
@@ -168,7 +289,10 @@ def test_out_or_dry_run(refused, table: Path) -> None:
     assert "--dry-run" in refused("corpus", "import", "table", table, *MAP).err
 
 
-@pytest.mark.parametrize(("importer", "rows"), [("fiv2", 8000), ("meld", 11098), ("mosei", 18597)])
+@pytest.mark.parametrize(
+    ("importer", "rows"),
+    [("fiv2", 8000), ("meld", 11098), ("mosei", 18597), ("ravdess", 1182)],
+)
 def test_official_files(mepr, importer: str, rows: int, tmp_path: Path) -> None:
     data = os.environ.get("MEPR_REAL_DATA")
     if not data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ def test_demo_writes_what_it_says(mepr, tmp_path: Path) -> None:
     assert outcome.code == 0
     assert set(by_name) == {
         *("demo_emotion", "demo_traits", "demo_both", "demo_features"),
-        *("audio", "text", "face", "body", "scene"),
+        *("audio", "text", "face", "body", "scene", "demo_media"),
     }
+    media = Path(by_name.pop("demo_media")["path"])
+    assert len(list(media.glob("*.mp4"))) == 18  # three fifths of demo_both
     assert all(Path(record["path"]).is_file() for record in by_name.values())
     sizes = {n: len(Corpus.read(r["path"])) for n, r in by_name.items() if r["kind"] == "index"}
     assert sizes == {"demo_emotion": 90, "demo_traits": 90, "demo_both": 30, "demo_features": 90}
@@ -34,6 +37,27 @@ def test_demo_options_reach_the_generator(mepr, tmp_path: Path) -> None:
     report = Corpus.read(tmp_path / "demo_both.parquet").meta.import_report
     assert (report["relations"], report["shuffle_labels"]) == (False, True)
     assert (report["emotion_kind"], report["clips"]) == ("multi_label", 30)
+
+
+def test_demo_media_as_asked_for(mepr, refused, tmp_path: Path) -> None:
+    options = ("corpus", "demo", tmp_path, "--clips", 90)
+    records = mepr(*options, "--media-clips", 0, "--json").records
+    assert "demo_media" not in {record["name"] for record in records}
+    assert not (tmp_path / "media").exists()
+    assert "--media-clips" in refused(*options, "--features-only", "--media-clips", 2).err
+    mepr(*options, "--media-clips", 2, "--overwrite")
+    assert mepr("corpus", "show", tmp_path / "demo_both.parquet", "--json").record["missing"] == {
+        "text": 0,
+        "media": 28,
+        "media_files": 0,
+    }
+
+
+def test_demo_without_pyav_says_both_ways_out(refused, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    error = refused("corpus", "demo", tmp_path / "demo").err
+    assert "pip install 'mepr-shared[media]'" in error and "--media-clips 0" in error
+    assert not (tmp_path / "demo").exists()
 
 
 def test_demo_is_all_or_nothing(refused, tmp_path: Path) -> None:

@@ -68,6 +68,58 @@ def test_media_are_found_in_sub_folders_and_flat(official: Path) -> None:
     assert (result.report.media_found, result.report.media_missing) == (2, 1)
 
 
+def put(path: Path, content: bytes = b"x") -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path)
+
+
+def test_official_sub_folders_of_all_splits_elsewhere(tmp_path: Path) -> None:
+    places = {
+        "training": [
+            f"train-{1 + number // 13}/training80_{number + 1:02}" for number in range(75)
+        ],
+        "validation": [
+            f"val-{1 + number // 13}/validation80_{number + 1:02}" for number in range(25)
+        ],
+        "test": [f"test-{1 + number // 13}/test80_{number + 1:02}" for number in range(25)],
+    }
+    pickles, media = tmp_path / "labels", tmp_path / "media"
+    pickles.mkdir()
+    wanted = {}
+    for part, folders in places.items():
+        clips = {f"{part}_-{number:02}.003.mp4": {} for number in range(len(folders))}
+        write_part(pickles, part, clips, dict.fromkeys(clips, "text"))
+        for clip, folder in zip(clips, folders, strict=True):
+            wanted[clip.removesuffix(".mp4")] = put(media / folder / clip)
+    result = fiv2.read(pickles, media=media, strict=True)
+    found = dict(zip(result.corpus.sample_ids, result.corpus.column("media"), strict=True))
+    assert found == wanted and len(found) == 125
+    assert (result.report.media_found, result.report.media_missing) == (125, 0)
+    assert result.corpus.meta.counts["split"] == {"train": 75, "val": 25, "test": 25}
+    assert fiv2.read(pickles).report.media_missing == 125
+
+
+def test_a_clip_in_two_folders_is_reported(official: Path) -> None:
+    first = put(official / "train-1" / "training80_01" / "vid-A.000.mp4")
+    put(official / "train-2" / "training80_13" / "vid-A.000.mp4")
+    video = put(official / "val-1" / "validation80_01" / "vid-A.003.mp4")
+    put(official / "sound" / "vid-A.003.wav")  # another form of the clip, not a rival of it
+    os.symlink(video, official / "vid-A.003.mp4")  # and this is the very same
+    put(official / "a" / "stranger.000.mp4")  # no label speaks of these two
+    put(official / "b" / "stranger.000.mp4")
+    result = fiv2.read(official)
+    media = result.corpus.column("media").tolist()
+    assert media[0] == first and os.path.realpath(media[1]) == video
+    (note,) = (note for note in result.report.notes if "more than one folder" in note)
+    assert note.startswith("1 names") and "vid-A.000" in note
+
+
+def test_a_media_folder_that_is_not_there_is_refused(official: Path) -> None:
+    with pytest.raises(DataError, match="no such folder of media: .*none"):
+        fiv2.read(official, media=official / "none")
+
+
 def test_impossible_rows_are_dropped_named_and_counted(tmp_path: Path) -> None:
     clips = {
         "ok.000.mp4": {},

@@ -68,6 +68,7 @@ def test_segments_that_cannot_be_are_dropped_by_name(tmp_path: Path) -> None:
             "v1,2,2,2,1,0,0,0,0,0,0,train",
             "v1,3,0,2,1,x,0,0,0,0,0,train",
             "v1,0,0,2,1,0,0,0,0,0,0,train",
+            "v1",
         ],
     )
     report = mosei.read(tmp_path).report
@@ -75,8 +76,9 @@ def test_segments_that_cannot_be_are_dropped_by_name(tmp_path: Path) -> None:
         "happiness is outside [0, 3]": ["v1_1", "v1_3"],
         "the segment does not end after it starts": ["v1_2"],
         "id was read before": ["v1_0"],
+        "no video id or no segment number": ["v1_"],
     }
-    assert (report.rows_read, report.rows_kept) == (5, 1)
+    assert (report.rows_read, report.rows_kept) == (6, 1)
     with pytest.raises(DataError, match="line 3: v1_1: happiness is outside"):
         mosei.read(tmp_path, strict=True)
 
@@ -111,9 +113,34 @@ def test_folds_as_a_table_win_over_the_column(tmp_path: Path) -> None:
     folds = tmp_path / "folds.csv"
     folds.write_text("id,split\nv1,test\n")
     assert mosei.read(path, folds=folds).corpus.splits.tolist() == ["test"]
-    folds.write_text("video\nv1\n")
-    with pytest.raises(DataError, match="no fold file"):
-        mosei.read(path, folds=folds)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("folds.csv", "video\nv1\n", "no fold file"),
+        ("folds.json", '{"train": "v1"}', "no fold file"),
+        ("folds.json", '["v1"]', "no fold file"),
+        ("folds.json", '{"train": ["v1"], "test": ["v1"]}', "'v1' is in 'train' and in 'test'"),
+        ("none.csv", None, "no fold file"),
+    ],
+)
+def test_folds_that_leave_a_doubt_are_refused(
+    tmp_path: Path, name: str, text: str | None, wanted: str
+) -> None:
+    path = write(tmp_path, ["v1,0,0,2,1,0,0,0,0,0,0,train"])
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=wanted):
+        mosei.read(path, folds=tmp_path / name)
+
+
+def test_fold_names_are_understood_or_named(tmp_path: Path) -> None:
+    names = {"a": "Train", "b": "validation", "c": "dev", "d": "testing", "e": "unused", "f": ""}
+    write(tmp_path, [f"{video},0,0,2,1,0,0,0,0,0,0,{name}" for video, name in names.items()])
+    result = mosei.read(tmp_path)
+    assert result.corpus.splits.tolist() == ["train", "val", "val", "test", None, None]
+    assert any("2 segments belong to no fold" in n and "'unused'" in n for n in result.report.notes)
 
 
 def test_what_is_not_the_corpus_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ _SOURCES = {
     "fiv2": "the folder with the official ChaLearn First Impressions v2 pickles",
     "meld": "the folder with MELD's *_sent_emo.csv",
     "mosei": "CMU-MOSEI's label table or CMU_MOSEI_Labels.csd, or the folder of one",
+    "ravdess": "the folder below which the RAVDESS clips lie, under their official names",
     "table": "a .csv, .tsv or .parquet file with one row per clip",
 }
 
@@ -51,14 +52,35 @@ def _import(corpus: Any) -> None:
         verb.add_argument(
             "--dry-run", action="store_true", help="read, check and report; write nothing"
         )
-        if name == "mosei":
-            _mosei_options(verb)
-        if name == "table":
-            _table_options(verb)
+        if name in _OPTIONS:
+            _OPTIONS[name](verb)
+
+
+def _fiv2_options(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(options=("media",))
+    verb.add_argument(
+        "--media",
+        type=Path,
+        metavar="FOLDER",
+        help="where the clips lie, in the official sub-folders or in any others (default: SRC)",
+    )
 
 
 def _mosei_options(verb: argparse.ArgumentParser) -> None:
-    verb.set_defaults(options=("folds",))
+    verb.set_defaults(options=("folds", "media", "transcripts"))
+    verb.add_argument(
+        "--media",
+        type=Path,
+        metavar="FOLDER",
+        help="anywhere below it full videos or their sound, VIDEO.EXT, or pre-cut clips of the "
+        "segments, VIDEO_N.EXT, used where there is no full one (default: SRC, if a folder)",
+    )
+    verb.add_argument(
+        "--transcripts",
+        type=Path,
+        metavar="PATH",
+        help="the folder Transcript/Segmented/Combined, or CMU_MOSEI_TimestampedWords.csd",
+    )
     verb.add_argument(
         "--folds",
         type=Path,
@@ -66,6 +88,44 @@ def _mosei_options(verb: argparse.ArgumentParser) -> None:
         help='video ids of each fold: CSV id,split or JSON {"train": [ids], ...}; '
         "the .csd file states none",
     )
+
+
+def _ravdess_options(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(options=("songs", "video_only", "statements", "val", "test"))
+    verb.add_argument("--songs", action="store_true", help="keep the songs too")
+    verb.add_argument(
+        "--video-only",
+        action="store_true",
+        help="keep a take that is there without its sound only",
+    )
+    verb.add_argument(
+        "--statements",
+        action="store_true",
+        help="give the two sentences as text (they say nothing about the emotion)",
+    )
+    for split, default in (("val", "17-20"), ("test", "21-24")):
+        verb.add_argument(
+            f"--{split}",
+            type=_actors,
+            metavar="ACTORS",
+            help=f"actors of this split, like 17-20 or 1,3,9, or none (default: {default}); "
+            "the rest is training",
+        )
+
+
+def _actors(text: str) -> frozenset[int]:
+    """`17-20`, `1,3,9` or `none` to numbers; which actors there are the importer knows."""
+    actors: set[int] = set()
+    for part in text.split(",") if text != "none" else ():
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        numbers = (first, last) if dash else (first, first)
+        if not all(number.isdecimal() and len(number) <= 2 for number in numbers):
+            raise argparse.ArgumentTypeError(f"expected actors like 17-20 or 1,3,9, got {text!r}")
+        found = range(int(numbers[0]), int(numbers[1]) + 1)
+        if not found:
+            raise argparse.ArgumentTypeError(f"{part.strip()!r} runs backwards")
+        actors.update(found)
+    return frozenset(actors)
 
 
 def _table_options(verb: argparse.ArgumentParser) -> None:
@@ -95,6 +155,14 @@ def _table_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
+_OPTIONS = {
+    "fiv2": _fiv2_options,
+    "mosei": _mosei_options,
+    "ravdess": _ravdess_options,
+    "table": _table_options,
+}
+
+
 def _assignment(text: str) -> tuple[str, str]:
     field, equals, column = text.partition("=")
     if not (equals and field and column):
@@ -116,6 +184,13 @@ def _demo(corpus: Any) -> None:
         choices=("single_label", "multi_label"),
         default="single_label",
         help="of the text corpora (default: single_label)",
+    )
+    verb.add_argument(
+        "--media-clips",
+        type=int,
+        metavar="N",
+        help="clips of demo_both with an MP4 file in OUT_DIR/media, which takes PyAV "
+        "(default: 120, at most three fifths of demo_both; 0: none)",
     )
     verb.add_argument(
         "--features-only",

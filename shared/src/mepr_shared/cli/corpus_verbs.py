@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 
 from mepr_shared.cli.corpus_summary import print_summary, summarise
 from mepr_shared.cli.output import emit, emit_json, say
+from mepr_shared.cli.progress import progress
 from mepr_shared.corpora.audit import audit, lines
-from mepr_shared.corpora.demo import NAMES, make_demo
+from mepr_shared.corpora.demo import CLIPS, NAMES, make_demo, usual_media
 from mepr_shared.corpora.demo_features import MODALITIES, make_demo_features
 from mepr_shared.corpora.demo_features import NAME as FEATURES_NAME
+from mepr_shared.corpora.demo_media import FOLDER as MEDIA_FOLDER
 from mepr_shared.corpora.demo_plan import FEWEST_CLIPS
 from mepr_shared.corpora.importers import importer
 from mepr_shared.corpora.index import Corpus
@@ -57,6 +60,8 @@ def run_import(arguments: argparse.Namespace) -> int:
 def run_demo(arguments: argparse.Namespace) -> int:
     """`mepr corpus demo`: synthetic corpora, all or none of them."""
     out: Path = arguments.out
+    if arguments.features_only and arguments.media_clips:
+        raise ConfigError("--features-only makes no media", hint="leave out --media-clips")
     features = out / "features"
     text_corpora = () if arguments.features_only else tuple(NAMES.values())
     if not arguments.overwrite:
@@ -79,8 +84,15 @@ def run_demo(arguments: argparse.Namespace) -> int:
     }
     records = []
     if text_corpora:
-        paths = make_demo(out, emotion_kind=arguments.emotion_kind, **common)
+        media = arguments.media_clips
+        if media is None:
+            media = usual_media(common.get("clips", CLIPS))
+        options = {"emotion_kind": arguments.emotion_kind, "media": media, **common}
+        with progress("media") if media else nullcontext() as update:
+            paths = make_demo(out, on_progress=update, **options)
         records += [_demo_record(name, "index", path) for name, path in paths.items()]
+        if media:
+            records.append(_demo_record("demo_media", "media", out / MEDIA_FOLDER))
     paths = make_demo_features(features, **common)
     records.append(_demo_record(FEATURES_NAME, "index", paths.pop("corpus")))
     records += [_demo_record(name, "features", path) for name, path in paths.items()]

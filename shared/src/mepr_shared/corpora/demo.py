@@ -13,23 +13,29 @@ emotions it tells of and five trait levels -2 .. 2; each of them is said in sent
 
 Planted relations: that 0.06 term, and speakers of higher levels tell more often of happiness and
 less often of sadness. `relations=False` plants neither, `shuffle_labels=True` cuts every tie
-between content and labels. `oracle` gives the expected label given the text.
+between content and labels. `oracle` gives the expected label given the content.
+
+Some clips of `demo_both` can have media too (`demo_media`): a voice whose prosody carries the
+emotions fully and the trait levels in part (`demo_speech`). Media are drawn apart from texts, so
+that a clip can have both, either or neither, and the texts and labels are the same without them.
 
 The features of `make_demo_features` (five modalities without media) are in `demo_features`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mepr_shared.corpora import demo_text
+from mepr_shared.corpora import demo_media, demo_text
 from mepr_shared.corpora.demo_features import feature_oracle, make_demo_features
 from mepr_shared.corpora.demo_plan import (
     GENERATOR_VERSION,
+    Content,
     DemoPlan,
     Expected,
     random_state,
@@ -39,8 +45,16 @@ from mepr_shared.corpora.index import Corpus, CorpusMeta
 from mepr_shared.errors import DataError
 from mepr_shared.labels import EMOTIONS, TRAITS, EmotionScale
 
-__all__ = ["GENERATOR_VERSION", "feature_oracle", "make_demo", "make_demo_features", "oracle"]
+__all__ = [
+    "GENERATOR_VERSION",
+    "feature_oracle",
+    "make_demo",
+    "make_demo_features",
+    "oracle",
+    "usual_media",
+]
 
+CLIPS, MEDIA_CLIPS = 600, 120
 NAMES = {"emotion": "demo_emotion", "traits": "demo_traits", "both": "demo_both"}
 HAPPINESS, SADNESS = EMOTIONS.index("happiness"), EMOTIONS.index("sadness")
 EMOTION_SHARE = (0.28, 0.12, 0.12, 0.12, 0.12, 0.12, 0.12)
@@ -53,40 +67,44 @@ WITHOUT_TEXT, WITHOUT_LABEL, PARTLY_LABELLED = 0.03, 0.2, 0.03
 
 @dataclass(frozen=True)
 class _Clips:
-    """`told [N, 7]` 0/1, `levels [N, 5]`, and what became of them."""
+    """What clips tell, and the columns of the index that came of it."""
 
-    texts: list[str | None]
-    told: np.ndarray
-    levels: np.ndarray
+    content: Content
     columns: dict[str, Any]
 
 
 def make_demo(
     out_dir: str | Path,
     *,
-    clips: int = 600,
+    clips: int = CLIPS,
     seed: int = 0,
     emotion_kind: str = "single_label",
     relations: bool = True,
     shuffle_labels: bool = False,
+    media: int = 0,
     overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
     """Write `demo_emotion`, `demo_traits` (as in real life: one task each) and `demo_both`.
 
     Args:
-        out_dir: gets the three indexes.
+        out_dir: gets the three indexes, and a folder `media` where there are any.
         clips: of each of the first two; `demo_both` has a third of it.
         seed: of everything.
         emotion_kind: `single_label` or `multi_label`.
         relations: plant the relations of emotion and traits.
         shuffle_labels: labels from other clips: nothing can be learned.
+        media: how many clips of `demo_both` have a media file; 0 leaves `media` as it is.
         overwrite: replace what is there.
+        on_progress: called with (media files done, media files).
 
     Returns:
         corpus name -> path of its index.
 
     Raises:
-        DataError: too few clips for the splits, or another emotion kind.
+        DataError: too few clips for the splits or for the media, another emotion kind, or what
+            is to be written exists.
+        MissingDependency: media without PyAV.
     """
     if emotion_kind not in ("single_label", "multi_label"):
         raise DataError(f"the demo's emotions are single_label or multi_label, not {emotion_kind}")
@@ -94,29 +112,59 @@ def make_demo(
     taken = [path for path in paths.values() if path.exists()]
     if taken and not overwrite:
         raise DataError(f"{taken[0]} exists", hint="give another folder, or overwrite it")
-    corpora = []
-    for number, (part, name) in enumerate(NAMES.items()):
-        count = clips // 3 if part == "both" else clips
-        plan = DemoPlan(part, count, 3 * seed + number, relations, shuffle_labels, emotion_kind)
-        meta = CorpusMeta(
-            name,
-            EmotionScale(emotion_kind),  # type: ignore[arg-type]
-            version=f"generator {GENERATOR_VERSION}",
-            licence="MIT (synthetic)",
-            import_report=plan.to_report(),
-        )
-        corpora.append(Corpus.build(meta, _draw(plan).columns))
+    options = (relations, shuffle_labels, emotion_kind)
+    plans = [
+        DemoPlan("emotion", clips, 3 * seed, *options),
+        DemoPlan("traits", clips, 3 * seed + 1, *options),
+        DemoPlan("both", clips // 3, 3 * seed + 2, *options, media_clips=media),
+    ]
+    folder = Path(out_dir).resolve() / demo_media.FOLDER
+    if media:
+        demo_media.require_av()
+    drawn = [_draw(plan) for plan in plans]
+    corpora = [_corpus(plan, one, folder) for plan, one in zip(plans, drawn, strict=True)]
+    if media:
+        ids = drawn[-1].columns["sample_id"]
+        with demo_media.replacing_media(folder, NAMES["both"], overwrite=overwrite) as staged:
+            demo_media.write_media(staged.path, plans[-1], drawn[-1].content, ids, on_progress)
+            staged.commit()
     for corpus in corpora:
         corpus.write(paths[corpus.name], overwrite=overwrite)
     return paths
 
 
+def usual_media(clips: int) -> int:
+    """How many clips have media where nobody says: three fifths of `demo_both`, but not over 120.
+
+    Args:
+        clips: as in `make_demo`.
+    """
+    return min(MEDIA_CLIPS, 3 * (clips // 3) // 5)
+
+
+def _corpus(plan: DemoPlan, clips: _Clips, folder: Path) -> Corpus:
+    meta = CorpusMeta(
+        NAMES[plan.part],
+        EmotionScale(plan.emotion_kind),  # type: ignore[arg-type]
+        version=f"generator {GENERATOR_VERSION}",
+        licence="MIT (synthetic)",
+        import_report=plan.to_report(),
+    )
+    ids = clips.columns["sample_id"]
+    media: list[str | None] = [None] * plan.clips
+    for row in demo_media.media_rows(plan):
+        media[row] = str(folder / demo_media.file_name(ids[row]))
+    return Corpus.build(meta, {**clips.columns, "media": media})
+
+
 def oracle(corpus: Corpus) -> Expected:
-    """The expected labels of every clip given its text: no model can do better on average.
+    """The expected labels of every clip given its content: no model can do better on average.
 
     Emotions: the posterior probability of each label. Traits: the posterior mean (it minimises
-    the squared error; the noise is symmetric, so it minimises the absolute error too). A clip
-    without text gets the corpus mean.
+    the squared error; the noise is symmetric, so it minimises the absolute error too). A text
+    tells all of the content. A voice tells the emotions, but the trait levels only in part: for
+    clips that have no text, the traits here are more than can be reached. A clip with neither
+    gets the corpus mean.
 
     Args:
         corpus: made by `make_demo`, whole or in part (after a withdrawal, a new split).
@@ -126,8 +174,10 @@ def oracle(corpus: Corpus) -> Expected:
     """
     plan = DemoPlan.from_report(corpus.meta.import_report, corpus.name)
     clips = _draw(plan)
-    probability, trait = _expected(clips.told, clips.levels, plan)
-    silent = np.array([text is None for text in clips.texts]) | plan.shuffle_labels
+    probability, trait = _expected(clips.content.told, clips.content.levels, plan)
+    silent = np.array([text is None for text in clips.columns["text"]])
+    silent[demo_media.media_rows(plan)] = False
+    silent |= plan.shuffle_labels
     probability[silent] = probability.mean(axis=0)
     trait[silent] = trait.mean(axis=0)
     row_of = {sample_id: row for row, sample_id in enumerate(clips.columns["sample_id"])}
@@ -174,7 +224,7 @@ def _draw(plan: DemoPlan) -> _Clips:
         "emotion": emotion.astype(np.float32),
         "traits": traits.astype(np.float32),
     }
-    return _Clips(texts, told, levels, columns)
+    return _Clips(Content(sources, told, levels), columns)
 
 
 def _told(levels: np.ndarray, plan: DemoPlan, random: np.random.RandomState) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,22 @@ class DemoPlan:
     relations: bool
     shuffle_labels: bool
     emotion_kind: str
+    media_clips: int = 0
 
     def __post_init__(self) -> None:
         if self.clips < FEWEST_CLIPS:
             raise DataError(
                 f"a demo corpus of {self.clips} clips cannot fill three splits",
                 hint=f"at least {FEWEST_CLIPS} clips in each corpus",
+            )
+        if not 0 <= self.media_clips <= self.clips:
+            raise DataError(
+                f"{self.media_clips} clips with media cannot be had of {self.clips} clips",
+                hint=f"0 to {self.clips}, or more clips",
+            )
+        if not 0 <= self.seed < 2**32:
+            raise DataError(
+                "the seed of a demo corpus is out of range", hint=f"0 to {2**32 // 3 - 1}"
             )
 
     def to_report(self) -> dict[str, Any]:
@@ -47,7 +57,28 @@ class DemoPlan:
                 f"corpus {name!r} was not made by demo generator {GENERATOR_VERSION}",
                 hint=f"its generator version: {version}",
             )
-        return cls(**{field: report[field] for field in cls.__dataclass_fields__})
+        # Reports of earlier releases lack what has a default.
+        given = {
+            field.name: report[field.name]
+            for field in fields(cls)
+            if field.name in report or field.default is MISSING
+        }
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What clips tell, whatever shows it: words, a voice.
+
+    Attributes:
+        sources: `[N]` number of each clip's speaker.
+        told: `[N, 7]` 1 where an emotion is told of, else 0.
+        levels: `[N, 5]` trait levels -2 .. 2.
+    """
+
+    sources: np.ndarray
+    told: np.ndarray
+    levels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -63,7 +94,7 @@ class Expected:
     trait_mean: np.ndarray
 
 
-def random_state(seed: int) -> np.random.RandomState:
+def random_state(seed: int | Sequence[int]) -> np.random.RandomState:
     """NumPy's legacy generator: its stream is promised never to change, the new ones' is not."""
     return np.random.RandomState(seed)
 

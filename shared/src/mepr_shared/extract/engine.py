@@ -126,6 +126,14 @@ def _batches(clips: list[ClipInput], extractor: Extractor) -> Iterator[list[Clip
 
 
 def _add(writer: FrameStoreWriter, clip: ClipInput, features: ClipFeatures, sha256: str) -> None:
+    if features.stream is not None:
+        with writer.open_clip(clip.sample_id, input_sha256=sha256) as stream:
+            for chunk in features.stream:
+                stream.append(chunk)
+            stream.row.status, stream.row.status_reason = features.status, features.reason or None
+            stream.row.hop_s, stream.row.start_s = features.hop_s, clip.start_s
+            stream.row.score = features.score
+        return
     writer.add(
         clip.sample_id,
         input_sha256=sha256,

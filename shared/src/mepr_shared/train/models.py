@@ -13,6 +13,7 @@ from mepr_shared.labels import EMOTIONS, TRAITS
 from mepr_shared.nn.cross_task import CrossTaskModel
 from mepr_shared.nn.pretrained import PretrainedEncoder
 from mepr_shared.nn.sequence import build_sequence_encoder
+from mepr_shared.nn.standardise import StandardisedEncoder
 from mepr_shared.nn.unimodal import UnimodalModel
 from mepr_shared.train.checkpoint import load_weights
 from mepr_shared.train.runs import Run
@@ -33,8 +34,11 @@ def build_unimodal(
     Args:
         pretrained: configuration of the layers that `kind = "pretrained"` continues.
     """
+    encoder = _sequence_encoder(settings, input_width, pretrained)
+    if settings.standardise:
+        encoder = StandardisedEncoder(encoder, input_width)
     return UnimodalModel(
-        _sequence_encoder(settings, input_width, pretrained),
+        encoder,
         width=settings.width,
         outputs=OUTPUTS[task],
         pooling=settings.pooling,

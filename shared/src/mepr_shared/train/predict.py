@@ -36,7 +36,7 @@ class UnimodalPredictor:
     def predict(self, clips: Sequence[ClipInput]) -> list[dict[str, Any]]:
         """One JSON-ready record per clip; a clip without usable input has a status and nulls."""
         return [
-            self._record(clip, features)
+            self._record(clip, features.collected())
             for clip, features in zip(clips, self.extractor.extract(clips), strict=True)
         ]
 

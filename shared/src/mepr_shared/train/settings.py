@@ -21,6 +21,11 @@ class ModelSettings:
 
     `kind = "pretrained"` fine-tunes the encoder's own upper `layers`, starting from the hidden
     states that the frame store holds (extract with `encoder.layers` set to the layer below).
+
+    Attributes:
+        standardise: bring each dimension of the features to mean 0 and spread 1, measured on the
+            training split. Matters where a few dimensions are far larger than the rest, as in
+            the middle layers of many encoders.
     """
 
     kind: Literal["transformer", "mamba", "pretrained"] = "transformer"
@@ -28,6 +33,7 @@ class ModelSettings:
     layers: int = 1
     dropout: float = 0.1
     input_dropout: float = 0.0
+    standardise: bool = only(False, "kind", "transformer", "mamba")
     pooling: Literal["mean", "attention"] = "mean"
     heads: int = only(4, "kind", "transformer")
     feedforward: int = only(256, "kind", "transformer")

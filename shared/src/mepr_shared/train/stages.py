@@ -44,6 +44,7 @@ from mepr_shared.train.readout import emotion_outputs
 from mepr_shared.train.run_report import write_run_report
 from mepr_shared.train.runs import Run
 from mepr_shared.train.settings import Stage1Settings, Stage2Settings
+from mepr_shared.train.statistics import standardise
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def train_stage1(
     )
     if upper:
         model.encoder.layers.load_state_dict(upper.weights)  # type: ignore[union-attr]
+    standardise(model, train, batch_size=2 * settings.fit.batch_size, seed=settings.fit.seed)
     start_at_training_mean(model, train, task)
     objectives = Objectives(
         build_emotion_objective(settings.emotion_loss, train) if task == "emotion" else None,

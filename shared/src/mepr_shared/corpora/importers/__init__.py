@@ -19,6 +19,7 @@ IMPORTERS = {
     "fiv2": "mepr_shared.corpora.importers.fiv2",
     "meld": "mepr_shared.corpora.importers.meld",
     "mosei": "mepr_shared.corpora.importers.mosei",
+    "ravdess": "mepr_shared.corpora.importers.ravdess",
     "table": "mepr_shared.corpora.importers.table",
 }
 

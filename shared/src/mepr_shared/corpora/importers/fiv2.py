@@ -3,13 +3,13 @@
 `annotation_{training,validation,test}.pkl` hold one score per clip for five traits and
 `interview`, `transcription_*.pkl` the transcripts. The column called "neuroticism" runs in the
 direction of stability (r = +0.88 with the interview score) and becomes `emotional_stability`
-unflipped. Clips are `<YouTube id>.<number>.mp4`, in 75 sub-folders
-(`train-1/training80_01/...`) or together in one.
+unflipped. Clips are `<YouTube id>.<number>.mp4`, in sub-folders of 80 (75 for training,
+`train-1/training80_01` ... `train-6/training80_75`; 25 each for `val-1/validation80_01` ... and
+`test-1/test80_01` ...) or all together in one.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mepr_shared.corpora.importers import restricted_pickle
+from mepr_shared.corpora.importers.media_files import find_media
 from mepr_shared.corpora.importers.report import ImportReport, ImportResult
 from mepr_shared.corpora.importers.transcript import strip_marks
 from mepr_shared.corpora.index import Corpus, CorpusMeta
@@ -30,22 +31,24 @@ LICENCE = "research use (ChaLearn First Impressions v2 terms)"
 _CLIP = re.compile(r"(?P<source>.+)\.\d+\.mp4$")
 
 
-def read(source: Path, *, name: str = "fiv2", strict: bool = False) -> ImportResult:
+def read(
+    source: Path, *, name: str = "fiv2", strict: bool = False, media: Path | None = None
+) -> ImportResult:
     """Import the folder that holds the official pickles.
-
-    Media are attached where the clips lie anywhere under `source`.
 
     Args:
         source: the folder.
         name: of the corpus.
         strict: refuse impossible rows instead of dropping them.
+        media: the folder anywhere below which the clips lie; `source` where it is not given.
 
     Raises:
-        DataError: no annotation there, an unreadable or hostile pickle, an impossible row (strict).
+        DataError: no annotation there, an unreadable or hostile pickle, no such folder of media,
+            an impossible row (strict).
     """
     report = ImportReport("fiv2", strict=strict)
     found = _label_files(source)
-    media = _media_files(source)
+    clips = find_media(source if media is None else media)
     rows: dict[str, dict[str, Any]] = {}
     for part, split in FILES.items():
         if part not in found:
@@ -65,9 +68,10 @@ def read(source: Path, *, name: str = "fiv2", strict: bool = False) -> ImportRes
             if row["sample_id"] in rows:
                 report.drop(row["sample_id"], "id was read before", where, "duplicate_ids")
                 continue
-            path = media.get(clip)
+            path = clips.get(row["sample_id"])
             row["media"] = str(path) if path else None
             rows[row["sample_id"]] = row
+    clips.report(report, rows)
     return ImportResult(_corpus(list(rows.values()), name, report), report)
 
 
@@ -148,31 +152,13 @@ def _score(scores: Mapping[str, Mapping[str, Any]], column: str, clip: str) -> f
     return float(value) if isinstance(value, (int, float, np.number)) else float("inf")
 
 
-def _media_files(source: Path) -> dict[str, Path]:
-    """Clip name -> file, for every .mp4 below the folder (the first one in order of path)."""
-    found: dict[str, Path] = {}
-    seen = set()
-    for folder, subfolders, files in os.walk(source, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a symlink loop
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders.sort()
-        for file in sorted(files):
-            if file.endswith(".mp4"):
-                found.setdefault(file, Path(os.path.abspath(folder)) / file)
-    return found
-
-
 def _corpus(rows: list[dict[str, Any]], name: str, report: ImportReport) -> Corpus:
     if not rows:
         raise DataError("no First Impressions clip was left to import")
     columns: dict[str, Any] = {key: [row[key] for row in rows] for key in rows[0]}
     columns["traits"] = np.array(columns["traits"], dtype=np.float32)
     report.rows_kept = len(rows)
-    report.media_found = sum(path is not None for path in columns["media"])
-    report.media_missing = len(rows) - report.media_found
+    report.count_media(columns["media"])
     report.note_straddling(columns["source_id"], columns["split"])
     meta = CorpusMeta(
         name,

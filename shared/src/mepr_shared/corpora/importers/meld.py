@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mepr_shared.corpora.importers.report import ImportReport, ImportResult
-from mepr_shared.corpora.importers.transcript import repair_characters
+from mepr_shared.corpora.importers.transcript import read_text, repair_characters
 from mepr_shared.corpora.index import Corpus, CorpusMeta
 from mepr_shared.errors import DataError
 from mepr_shared.labels import EMOTIONS, EmotionScale, emotion_name
@@ -87,7 +87,7 @@ def read(source: Path, *, name: str = "meld", strict: bool = False) -> ImportRes
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(io.StringIO(_decode(path), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     missing = [field for field in FIELDS if field not in (reader.fieldnames or ())]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}")
@@ -98,17 +98,6 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield reader.line_num, record
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: {error}") from None
-
-
-def _decode(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
 
 
 _COLUMNS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,10 @@ class ImportReport:
         partly_missing_traits: rows with some traits, not all.
         empty_texts: rows whose transcript is there, but empty.
         marks_stripped: transcribers' marks and time codes taken out of texts.
-        media_found, media_missing: rows whose media file lies beside the labels, or does not.
+        unknown_names: media files whose name is not one of the corpus.
+        media_found, media_missing: rows whose media file is there, or is not.
+        media_kinds: what was found, where a corpus comes in several forms -> rows.
+        transcripts: how transcripts from files of their own were found -> rows.
         notes: anything else, in words.
     """
 
@@ -47,8 +50,11 @@ class ImportReport:
     partly_missing_traits: int = 0
     empty_texts: int = 0
     marks_stripped: int = 0
+    unknown_names: int = 0
     media_found: int = 0
     media_missing: int = 0
+    media_kinds: dict[str, int] = field(default_factory=dict)
+    transcripts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def drop(self, sample_id: str, reason: str, where: str, kind: str = "out_of_range") -> None:
@@ -58,7 +64,7 @@ class ImportReport:
             sample_id: the row.
             reason: without the row's own values, so that equal reasons are counted together.
             where: file (and line) for the message.
-            kind: the counter beside: `out_of_range` or `duplicate_ids`.
+            kind: the counter beside: `out_of_range`, `duplicate_ids` or `unknown_names`.
 
         Raises:
             DataError: in strict mode.
@@ -69,6 +75,16 @@ class ImportReport:
             )
         self.dropped[reason].append(sample_id)
         setattr(self, kind, getattr(self, kind) + 1)
+
+    def leave_out(self, sample_id: str, reason: str) -> None:
+        """Record a sound row that was not asked for; strict mode has nothing against it."""
+        self.dropped[reason].append(sample_id)
+
+    def count_media(self, media: Iterable[str | None]) -> None:
+        """Count the rows kept that have a media file, and those that have none."""
+        has = [path is not None for path in media]
+        self.media_found = sum(has)
+        self.media_missing = len(has) - self.media_found
 
     def note_straddling(self, sources: Iterable[str], splits: Iterable[str | None]) -> None:
         """Count the sources found in several splits, and the val/test clips they reach."""
@@ -95,8 +111,7 @@ class ImportReport:
         """The report for people, one finding a line; what did not occur is left out."""
         out = [f"{self.importer}: {self.rows_read} rows read, {self.rows_kept} kept"]
         for reason, ids in sorted(self.dropped.items()):
-            shown = ", ".join(ids[:NAMED_IDS]) + (", ..." if len(ids) > NAMED_IDS else "")
-            out.append(f"dropped {len(ids)}: {reason} ({shown})")
+            out.append(f"dropped {len(ids)}: {reason} ({joined(ids)})")
         counted: Mapping[str, int] = {
             "segments began below 0 and were clamped": self.negative_starts,
             "rows lack some of the five traits (masked per trait)": self.partly_missing_traits,
@@ -106,6 +121,9 @@ class ImportReport:
             "rows have no media file (text and labels only)": self.media_missing,
         }
         out += [f"{count} {what}" for what, count in counted.items() if count]
+        for title, kinds in (("media", self.media_kinds), ("transcripts", self.transcripts)):
+            if kinds:
+                out.append(f"{title}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()))
         if self.straddling_sources:
             reached = ", ".join(f"{n} clips of {s}" for s, n in self.straddling_clips.items())
             out.append(
@@ -113,6 +131,11 @@ class ImportReport:
                 + (f"; {reached} come from a source that is also in train" if reached else "")
             )
         return out + self.notes
+
+
+def joined(ids: Sequence[str]) -> str:
+    """The first ids, for people."""
+    return ", ".join(ids[:NAMED_IDS]) + (", ..." if len(ids) > NAMED_IDS else "")
 
 
 @dataclass(frozen=True)

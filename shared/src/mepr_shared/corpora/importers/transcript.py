@@ -1,4 +1,4 @@
-"""Transcribers' marks and broken characters out of transcripts.
+"""Transcripts from files: their encoding, transcribers' marks, broken characters.
 
 A transcript made at prediction time has neither, so an encoder should not learn from them.
 """
@@ -6,6 +6,9 @@ A transcript made at prediction time has neither, so an encoder should not learn
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from mepr_shared.errors import DataError
 
 # Square brackets hold either a mark ("[inaudible 00:00:16]") or the transcriber's guess at an
 # unclear word ("[sport 00:30]"): the guess is speech and stays, without brackets and time.
@@ -29,6 +32,8 @@ _SOUND = re.compile(
     r"points at|thumbs up|air quotes|silence|inaudible|crosstalk|phonetic|unintelligible)\b",
     re.IGNORECASE,
 )
+# A hesitation in round brackets ("(umm)") is no guess at a word.
+_HESITATION = re.compile(r"\s*(?:u+h*m+|u+h+|e+r+m*|h+m+|stutters?|stuttering)\s*", re.IGNORECASE)
 # A mark leaves this behind until the punctuation around it has been mended.
 _GONE = "\x00"
 _MEND = (
@@ -45,6 +50,22 @@ _STRAY = re.compile(r"[\[\]]")
 _DOUBLE_ENCODED = re.compile(r"â€[\u0080-\u2122]|[ÂÃ][\u0080-\u00bf\u0152-\u2122]")
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8 or, where it is none, in cp1252.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
 def strip_marks(text: str) -> tuple[str, int]:
     """A transcript without marks and time codes.
 
@@ -59,7 +80,9 @@ def strip_marks(text: str) -> tuple[str, int]:
         return _spaced(match, guess) if guess else _GONE
 
     def sound(match: re.Match[str]) -> str:
-        return _GONE if _SOUND.search(match.group(1)) else match.group(0)
+        content = match.group(1)
+        gone = _SOUND.search(content) or _HESITATION.fullmatch(content)
+        return _GONE if gone else match.group(0)
 
     for pattern, replace in ((_BRACKET, square), (_ROUND, sound), (_BARE_TIME, lambda _: _GONE)):
         changed = [m for m in pattern.finditer(text) if replace(m) != m.group(0)]
