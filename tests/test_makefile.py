@@ -25,6 +25,7 @@ def test_every_package_is_installed_by_path(workspace: Path, packages: list[Path
 def test_pkg_restricts_tests_and_wheels(workspace: Path, command) -> None:
     for name, folder in (
         ("mepr-text", "./packages/mepr-text"),
+        ("mepr-audio", "./packages/mepr-audio"),
         ("mepr-shared", "./shared"),
         ("fusion", "./fusion"),
     ):
@@ -36,7 +37,7 @@ def test_pkg_restricts_tests_and_wheels(workspace: Path, command) -> None:
 
 def test_unknown_package_is_refused(workspace: Path, command) -> None:
     err = command("make", "test", "PKG=mepr-txt", cwd=workspace, code=2).stderr
-    assert "no package mepr-txt; there are shared mepr-text" in err
+    assert "no package mepr-txt; there are shared mepr-audio mepr-text" in err
 
 
 def test_stages_ask_for_a_corpus(workspace: Path, command) -> None:

@@ -131,10 +131,10 @@ class Pipeline:
         return True
 
     def export(self, made: Plan) -> bool:
-        """Export every corpus. False: stage 2 is missing."""
-        run = self._run(made, "stage2")
-        if not (run / "metrics.json").is_file():
-            say(f"skip export of {made.modality.name}: {run} is not trained")
+        """Export every corpus from stage 2, or from the one stage-1 model. False: none is there."""
+        run = self._exported(made)
+        if run is None:
+            say(f"skip export of {made.modality.name}: {self._run(made, 'stage2')} is not trained")
             return False
         where = ("--run", str(run), "--out", str(self.runs / "exports"))
         printed = self._call(
@@ -172,6 +172,15 @@ class Pipeline:
     def last_export(self) -> dict[str, str]:
         """`MODALITY:CORPUS` -> id of the last export made here."""
         return json.loads(self._ids.read_text("utf-8")) if self._ids.is_file() else {}
+
+    def _exported(self, made: Plan) -> Path | None:
+        """The run to export: a modality with labels for one task alone has no stage 2."""
+        runs = [self._run(made, f"stage1-{task}") for task in TASKS]
+        trained = [run for run in runs if (run / "metrics.json").is_file()]
+        second = self._run(made, "stage2")
+        if (second / "metrics.json").is_file():
+            return second
+        return trained[0] if len(trained) == 1 else None
 
     @property
     def _ids(self) -> Path:

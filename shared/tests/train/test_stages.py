@@ -275,9 +275,24 @@ def test_samples_that_were_never_extracted_are_an_error(world, tmp_path):
     assert not list(tmp_path.glob("feelings/*/*/manifest.json"))
 
 
-def test_a_stage1_run_cannot_be_exported(world, tmp_path):
-    with pytest.raises(ConfigError, match="not a finished stage-2 run"):
-        export(world, 0, tmp_path, run=world["emotion"])
+def test_a_stage1_run_exports_its_task_and_nulls(world, tmp_path):
+    path, _ = export(world, 0, tmp_path, run=world["emotion"])
+    assert verify(path, deep=True) == []
+    found = Export.open(path)
+    assert found.manifest.stage == "stage1"
+    usable = found.status == "ok"
+    assert np.isfinite(found.emotion_logits[usable]).all()
+    assert np.isfinite(found.emotion_embedding[usable]).all()
+    assert found.trait_scores.shape[1] == 0 or np.isnan(found.trait_scores).all()
+    assert found.manifest.width("trait_embedding") in (None, 0)
+    with pytest.raises(ConfigError, match="give stage 2"):
+        train_folds(world["emotion"], Synthetic(), *world["data"], 2)
+
+
+def test_an_unfinished_run_cannot_be_exported(world, tmp_path):
+    run = Run.create(tmp_path / "run", kind="stage1", config=world["emotion"].config, resume=False)
+    with pytest.raises(ConfigError, match="not a finished"):
+        export(world, 0, tmp_path, run=run)
 
 
 # --- batches and calibration ---------------------------------------------------------------------

@@ -31,8 +31,8 @@ class AudioEncoderSettings:
         overlap_s: what neighbouring pieces of long audio share, in s.
         shortest_s: shorter clips get the status `too_short`.
         batch_s: padded seconds of audio per forward pass.
-        speed, noise_db: make this a varied copy for training (`train ... --set augment...`):
-            played at this speed, and with white noise at this signal-to-noise ratio (0 = none).
+        speed, noise_db: make this a varied copy for training (`train stage1 --augment`): played
+            at this speed, and with white noise at this signal-to-noise ratio in dB (0 = none).
         precision: `auto` is bf16 where the hardware multiplies it faster, else float32.
     """
 

@@ -73,6 +73,13 @@ def _train(verbs: Any) -> None:
         stages, "stage1", "modality_verbs:run_stage1", "one task on one or several corpora"
     )
     stage1.add_argument("--task", choices=("emotion", "traits"), required=True)
+    stage1.add_argument(
+        "--augment",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="train on copies too that were extracted with --set encoder.KEY=VALUE",
+    )
     stage2 = add_verb(
         stages, "stage2", "modality_verbs:run_stage2", "both tasks over two frozen stage-1 runs"
     )
@@ -103,7 +110,9 @@ def _export(verbs: Any) -> None:
     verb = add_verb(
         verbs, "export", "modality_verbs:run_export", "predictions and embeddings for stage 3"
     )
-    verb.add_argument("--run", type=Path, required=True, help="a stage-2 run")
+    verb.add_argument(
+        "--run", type=Path, required=True, help="a stage-2 run, or stage 1 where it has one task"
+    )
     _data_options(verb)
     verb.add_argument("--out", type=Path, required=True, metavar="EXPORTS")
     verb.add_argument(

@@ -12,7 +12,7 @@ from mepr_shared.cli.output import emit, emit_json, say
 from mepr_shared.cli.progress import progress
 from mepr_shared.contract.frames import FrameStore
 from mepr_shared.corpora.index import Corpus
-from mepr_shared.errors import ConfigError
+from mepr_shared.errors import ConfigError, did_you_mean
 from mepr_shared.plugin import Modality
 from mepr_shared.train.settings import Stage1Settings, Stage2Settings
 
@@ -63,6 +63,7 @@ def run_stage1(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         device=arguments.device,
         on_epoch=say_epoch,
+        copies=[_copy_stores(arguments, stores, text) for text in arguments.augment],
     )
     return _print_run(arguments, run)
 
@@ -223,17 +224,57 @@ def _described_store(arguments: argparse.Namespace, corpus_name: str) -> str | N
     table = profile(arguments).get("encoder", {})
     if arguments.encoder:
         table = {**table, **modality.named_encoder(arguments.encoder)}
-    fitting = [
-        manifest["key"]
-        for manifest in manifests
-        if manifest["spec"]["encoder"] == table["id"]
-        and all(
-            manifest["spec"]["settings"][name] == value
-            for name, value in table.items()
-            if name in manifest["spec"]["settings"]
-        )
-    ]
-    return fitting[0] if len(fitting) == 1 else None
+    # All settings first, defaults included; then those that the table itself states.
+    complete = config.to_dict(config.build(modality.encoder_settings, table))
+    for wanted in (complete, table):
+        fitting = [manifest["key"] for manifest in manifests if _agrees(manifest["spec"], wanted)]
+        if len(fitting) == 1:
+            return str(fitting[0])
+    return None
+
+
+def _agrees(spec: dict[str, Any], table: dict[str, Any]) -> bool:
+    """Whether features of `spec` come from the encoder of this `[encoder]` table."""
+    settings = spec["settings"]
+    shared = [name for name in table if name in settings]
+    return spec["encoder"] == table["id"] and all(
+        settings[name] == (list(table[name]) if isinstance(table[name], tuple) else table[name])
+        for name in shared
+    )
+
+
+def _copy_stores(
+    arguments: argparse.Namespace, stores: list[FrameStore], assignment: str
+) -> list[FrameStore]:
+    """The stores that differ from these by one encoder setting (`--augment speed=1.1`).
+
+    Raises:
+        ConfigError: no such setting, or such a copy was not extracted.
+    """
+    from mepr_shared.contract.frames import store_key
+
+    found = []
+    for store in stores:
+        settings = store.spec["settings"]
+        ((name, value),) = config.parse_assignments([assignment]).items()
+        if name not in settings:
+            raise ConfigError(
+                f"--augment {assignment}: the encoder has no setting {name!r}",
+                hint=did_you_mean(name, list(settings)),
+            )
+        table = {"id": store.spec["encoder"], "revision": store.spec["revision"], **settings}
+        # Through the dataclass, so that 1 and 1.0 name the same store.
+        built = config.build(arguments.modality.encoder_settings, {**table, name: value})
+        changed = {**settings, name: config.to_dict(built)[name]}
+        key = store_key({**store.spec, "settings": changed})
+        folder = store.path.parent / key
+        if not (folder / "index.parquet").is_file():
+            raise ConfigError(
+                f"{store.corpus_name} was not extracted with encoder.{assignment}",
+                hint=f"{arguments.modality.distribution} extract ... --set encoder.{assignment}",
+            )
+        found.append(FrameStore.open(folder))
+    return found
 
 
 def say_epoch(record: dict[str, Any]) -> None:

@@ -33,6 +33,18 @@ OPTIONAL = ("speaker_id", "context_id", "context_order")
 REQUIRED = tuple(name for name in CORE if name not in OPTIONAL)
 GROUP_PREFIX = "group_"
 EXTRA_TARGETS = ("interview",)
+# Where a text comes from and what speech recognition says about it. `asr_status` and `asr_reason`
+# are as in an export, `asr_model` is the key of a model that the import report describes.
+TRANSCRIPT = {
+    "text_source": pa.string(),
+    "asr_status": pa.string(),
+    "asr_reason": pa.string(),
+    "asr_language": pa.string(),
+    "asr_language_probability": pa.float32(),
+    "asr_confidence": pa.float32(),
+    "asr_model": pa.string(),
+}
+TEXT_SOURCES = ("given", "asr")
 
 
 def to_table(columns: Mapping[str, Any]) -> pa.Table:
@@ -41,7 +53,8 @@ def to_table(columns: Mapping[str, Any]) -> pa.Table:
     Args:
         columns: sequences or Arrow arrays of equal length. `emotion` and `traits` may be float
             arrays `[N, 7]` / `[N, 5]` with NaN for what is missing. Absent core columns are null.
-            Beside the core: `fold` (int), `interview` (float), `group_*` (text, audits only).
+            Beside the core: `fold` (int), `interview` (float), `group_*` (text, audits only), and
+            those of `TRANSCRIPT`.
 
     Raises:
         DataError: an unknown column, or one whose values do not have the column's type.
@@ -74,12 +87,12 @@ def column_type(name: str) -> pa.DataType:
         return pa.int32()
     if name in EXTRA_TARGETS:
         return pa.float32()
+    if name in TRANSCRIPT:
+        return TRANSCRIPT[name]
     if name.startswith(GROUP_PREFIX) and len(name) > len(GROUP_PREFIX):
         return pa.string()
-    raise DataError(
-        f"a corpus has no column {name!r}",
-        hint=f"known: {', '.join((*CORE, 'fold', *EXTRA_TARGETS))} and {GROUP_PREFIX}*",
-    )
+    known = ", ".join((*CORE, "fold", *EXTRA_TARGETS, *TRANSCRIPT))
+    raise DataError(f"a corpus has no column {name!r}", hint=f"known: {known} and {GROUP_PREFIX}*")
 
 
 def label_matrix(column: pa.ChunkedArray | pa.Array, width: int) -> np.ndarray:
@@ -127,6 +140,10 @@ def check(table: pa.Table, scale: EmotionScale) -> None:
     if scale.kind == "distribution":
         empty = np.nan_to_num(emotion, nan=1.0).sum(axis=1) <= 0
         _refuse(table, pa.array(empty), "emotion", "is a distribution that sums to 0")
+    if "text_source" in table.column_names:
+        known_source = pc.is_in(table["text_source"], pa.array([*TEXT_SOURCES, None], pa.string()))
+        named = ", ".join(TEXT_SOURCES)
+        _refuse(table, pc.invert(known_source), "text_source", f"is none of {named}")
 
 
 def check_range(table: pa.Table, matrix: np.ndarray, field: str, maximum: float) -> None:

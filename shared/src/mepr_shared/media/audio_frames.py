@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
 
 # Decoding starts this long before the samples that are asked for: frames of MP3 borrow bits from
-# up to half a second before, AAC and Opus overlap, and the resampler looks back.
-PREROLL_S = 0.5
+# up to half a second before, AAC and Opus overlap, and the resampler looks back. Where that place
+# is not found (as it happens close to the end of a FLAC file), a farther one is tried.
+PREROLLS_S = (0.5, 5.0, 30.0)
 # What a recording can be; beyond it is a damaged header.
 _RATES = range(1_000, 768_001)
 _CHANNELS = range(1, 65)
@@ -84,16 +85,16 @@ class AudioFrames:
                     continue
                 for frame in frames:
                     start_s = self._seconds(frame.pts)
-                    self._make_finite(frame, start_s is None or start_s > from_s - PREROLL_S)
+                    self._make_finite(frame, start_s is None or start_s > from_s - PREROLLS_S[0])
                     position = None if start_s is None else round(start_s * frame.sample_rate)
                     yield Placed(frame, position, damaged)
                     damaged = False
         except decode_errors() as error:
             self._note(error, None, from_s)
 
-    def seek(self, start_s: float) -> bool:
-        """Move the reading position to `PREROLL_S` before a time; False where that fails."""
-        return self._source.seek(start_s - PREROLL_S, self.stream)
+    def seek(self, time_s: float) -> bool:
+        """Move the reading position to a time or before it; False where that fails."""
+        return self._source.seek(time_s, self.stream)
 
     @property
     def damage(self) -> str:

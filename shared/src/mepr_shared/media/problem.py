@@ -29,7 +29,7 @@ def checked_segment(start_s: float | None, end_s: float | None) -> tuple[float, 
     Raises:
         MediaProblem: `too_short` where it holds no time (a NaN holds none).
     """
-    start = max(0.0, start_s) if start_s is not None else 0.0
+    start = 0.0 if start_s is None or start_s < 0 else start_s
     end = end_s if end_s is not None else math.inf
     if not (math.isfinite(start) and start < end):
         raise MediaProblem(
@@ -48,7 +48,7 @@ def nothing_there(
         end_s: where what can be decoded ends.
         declared_s: where the container says that the stream ends, if it says so exactly.
     """
-    if declared_s is not None and start_s < declared_s:
+    if declared_s is not None and declared_s - max(start_s, end_s) > END_TOLERANCE_S:
         return MediaProblem("decode_error", _cut(what, end_s, declared_s))
     starts = f"the segment starts at {start_s:.3f} s"
     return MediaProblem(

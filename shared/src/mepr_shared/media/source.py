@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Generator
@@ -68,8 +69,7 @@ class Source:
         except decode_errors() as error:
             empty = os.fstat(self._file.fileno()).st_size == 0
             self._file.close()
-            reason = "the file is empty" if empty else f"not readable as media: {describe(error)}"
-            raise MediaProblem("decode_error", reason) from error
+            raise MediaProblem("decode_error", _why_not(error, empty)) from error
         except BaseException:
             self._file.close()
             raise
@@ -125,10 +125,11 @@ class Source:
             raise MediaProblem("no_video", "the file has no video stream")
         self._alone(stream)
         width, height = stream.codec_context.width, stream.codec_context.height
-        if width * height > MOST_PIXELS:
-            raise MediaProblem(
-                "decode_error", f"a picture of {width} x {height} pixels is too large"
-            )
+        # FFmpeg gives no size where it refused to look into a picture because of its size.
+        if width * height > MOST_PIXELS or (self.is_image and not width * height):
+            known = f"{width} x {height} pixels" if width * height else "unreadable, or"
+            limit = f"above {MOST_PIXELS // 10**6} megapixels"
+            raise MediaProblem("decode_error", f"the picture is {known} {limit}")
         # For pictures that grow in the middle of the stream.
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         return stream
@@ -217,6 +218,14 @@ def describe(error: BaseException) -> str:
     """An error's own text in one line, without the path that PyAV appends."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
+
+
+def _why_not(error: BaseException, empty: bool) -> str:
+    if empty:
+        return "the file is empty"
+    if getattr(error, "errno", None) == errno.EINVAL:
+        return "not a kind of recording that is read here (playlists and the like are not)"
+    return f"not readable as media: {describe(error)}"
 
 
 def _open_file(path: str | os.PathLike[str]) -> IO[bytes]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mepr_shared.media.audio_frames import AudioFrames, Placed
+from mepr_shared.media.audio_frames import PREROLLS_S, AudioFrames, Placed
 from mepr_shared.media.problem import MediaProblem, checked_segment, nothing_there, stops_early
 from mepr_shared.media.resample import Block, to_grid
 from mepr_shared.media.source import Source, decode_errors, describe
@@ -76,6 +76,7 @@ class WaveformStream:
         self._end_index = 0
         self._ended = False
         self._failure = ""
+        self._pauses: list[str] = []
         self._source = Source(path)
         try:
             self._frames = AudioFrames(self._source)
@@ -113,12 +114,14 @@ class WaveformStream:
     def problem(self) -> str:
         """What is wrong with the samples given so far; complete after the last chunk.
 
-        Not empty means status `partial`: something was damaged (its time is silent), not finite
-        (set to 0), or the sound ends before the segment or the file does.
+        Not empty means status `partial`: something was damaged or left out (its time is silent),
+        not finite (set to 0), or the sound ends before the segment or the file does.
         """
         lost = self._frames.not_finite
         finite = f"{lost} samples were not finite and are set to 0" if lost else ""
-        parts = (finite, self._frames.damage, self._failure, self._ending())
+        more = f" and {len(self._pauses) - 1} more" if len(self._pauses) > 1 else ""
+        pauses = f"nothing is stored {self._pauses[0]}{more}" if self._pauses else ""
+        parts = (finite, self._frames.damage, pauses, self._failure, self._ending())
         return "; ".join(part for part in parts if part)
 
     @property
@@ -139,18 +142,21 @@ class WaveformStream:
         """Frames from a little before the start on; from the very first where that is unknown."""
         start_s = self._start_s
         # Near the start the decoder's own handling of encoder delay is the surest.
-        if start_s > 1.0 and self._frames.seek(start_s):
-            frames = self._frames.read(start_s)
-            first = next(frames, None)
-            if first is not None and first.position is not None:
-                if first.position <= start_s * first.frame.sample_rate:
+        if start_s > 1.0:
+            for before_s in PREROLLS_S:
+                if not self._frames.seek(start_s - before_s):
+                    continue
+                frames = self._frames.read(start_s)
+                first = next(frames, None)
+                if first is None:
+                    if self._declared_s is not None and start_s >= self._declared_s:
+                        return
+                elif _begins_before(first, start_s):
                     yield first
                     yield from frames
                     return
-            elif first is None and self._declared_s is not None and start_s >= self._declared_s:
-                return
-            # Landed too late, or without a time stamp to tell where.
-            frames.close()
+                frames.close()
+            # Nowhere before the start can be found by a time stamp.
             self._source.close()
             self._source = Source(path)
             self._frames = AudioFrames(self._source)
@@ -160,6 +166,9 @@ class WaveformStream:
         """Samples of the segment, silence included."""
         try:
             for index, samples in blocks:
+                if 0 < self._end_index < index and self._next < index:
+                    paused = (self._end_index / self.rate, index / self.rate)
+                    self._pauses.append("from {:.2f} to {:.2f} s".format(*paused))
                 self._end_index = index + len(samples)
                 while index > self._next and not self._done():
                     silence = min(index, self._last or index) - self._next
@@ -269,6 +278,10 @@ def read_waveform(
         limit = f"only the first {longest_s:.2f} s are read"
         reason = f"{limit}; {reason}" if reason else limit
     return Waveform(samples, rate, "partial" if reason else "ok", reason)
+
+
+def _begins_before(placed: Placed, time_s: float) -> bool:
+    return placed.position is not None and placed.position <= time_s * placed.frame.sample_rate
 
 
 def _joined(blocks: list[np.ndarray]) -> np.ndarray:

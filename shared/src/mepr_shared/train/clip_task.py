@@ -37,6 +37,7 @@ from mepr_shared.train.clips import (
 )
 from mepr_shared.train.inference import ClipOutputs, collect, decision_probabilities
 from mepr_shared.train.settings import EmotionLossSettings, FitSettings, TraitLossSettings
+from mepr_shared.train.varied import VariedClips
 
 
 @dataclass
@@ -60,6 +61,7 @@ class ClipTask:
         objectives: the losses.
         fit: batch size and seed are read here.
         device: where the model is.
+        varied: copies of the training clips to draw from.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class ClipTask:
         objectives: Objectives,
         fit: FitSettings,
         device: str,
+        varied: VariedClips | None = None,
     ) -> None:
         self.model: nn.Module = model
         self.answer = answer
@@ -80,13 +83,14 @@ class ClipTask:
         self.objectives = objectives
         self.settings = fit
         self.device = device
+        self.varied = varied
         self.steps_per_epoch = steps_per_epoch(train, fit.batch_size)
 
     def batches(self, epoch: int) -> Iterable[ClipBatch]:
         """The training batches of an epoch."""
-        return shuffled_batches(
-            self.train_clips, self.settings.batch_size, seed=self.settings.seed, epoch=epoch
-        )
+        here = {"seed": self.settings.seed, "epoch": epoch}
+        clips = self.varied.drawn(**here) if self.varied else self.train_clips
+        return shuffled_batches(clips, self.settings.batch_size, **here)
 
     def loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the tasks' losses over the rows that carry their label."""

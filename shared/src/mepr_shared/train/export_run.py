@@ -1,4 +1,8 @@
-"""Export a stage-2 run: predictions and embeddings of every sample of a corpus."""
+"""Export a run: predictions and embeddings of every sample of a corpus.
+
+Usually that of stage 2. A modality with labels for one task alone (a corpus of voices has emotions
+and no traits) exports its stage-1 run: the columns of the other task are null.
+"""
 
 from __future__ import annotations
 
@@ -51,32 +55,35 @@ def export_run(
     Args:
         distribution, module: the modality package that signs the export.
         reuse: an older export of the same run; unchanged rows are taken over.
-        fold_runs: stage-2 runs of which number k held out group k of the sources; predictions
-            for the training split then come from the run that never saw their source. Embeddings
-            are always the full run's: those of fold models lie in spaces of their own.
+        fold_runs: runs of the same kind of which number k held out group k of the sources;
+            predictions for the training split then come from the run that never saw their source.
+            Embeddings are always the full run's: those of fold models lie in spaces of their own.
         on_progress: called with (samples done, samples).
 
     Returns:
         the export's folder, and whether it was there already.
 
     Raises:
-        ConfigError: not a finished stage-2 run, or the store is of another encoder.
+        ConfigError: not a finished stage-1 or stage-2 run, or the store is of another encoder.
     """
-    if run.kind != "stage2" or not run.metrics:
-        raise ConfigError(f"{run.path} is not a finished stage-2 run", hint="train stage2 first")
+    if run.kind not in ("stage1", "stage2") or not run.metrics:
+        raise ConfigError(
+            f"{run.path} is not a finished stage-1 or stage-2 run", hint="train it to its end"
+        )
     if run.config["encoder"] != dict(store.spec):
         raise ConfigError(
             f"{run.path} was trained on features of another encoder than {store.path} holds"
         )
+    task = run.config.get("task")
     model = load_model(run, device)
     fold_models = [load_model(fold_run, device) for fold_run in fold_runs]
     clips = gather([corpus], [store])
     place = {sample_id: index for index, sample_id in enumerate(clips.sample_ids)}
     info = ExportInfo(
         modality=run.config["modality"],
-        stage="stage2",
+        stage=run.kind,
         model=model_info(run),
-        emotion_output=EmotionOutput(**_reading(run, corpus)),
+        emotion_output=_emotion_output(run, corpus),
         train_rows="out_of_fold" if fold_runs else "in_sample",
         generated_by=[producer(distribution, module), producer("mepr-shared", "mepr_shared")],
     )
@@ -92,13 +99,14 @@ def export_run(
     for index, sample_ids in writer.pending():
         usable = [place[s] for s in sample_ids if s in place]
         part = clips.subset(np.array(usable, dtype=np.int64))
-        outputs = predict_clips(model, None, part, device=device)
+        outputs = predict_clips(model, task, part, device=device)
         folds = _training_folds(corpus, part, len(fold_runs))
         for number, fold_model in enumerate(fold_models):
             held_out = np.flatnonzero(folds == number)
-            unseen = predict_clips(fold_model, None, part.subset(held_out), device=device)
+            unseen = predict_clips(fold_model, task, part.subset(held_out), device=device)
             for name in ("emotion_logits", "trait_logits"):
-                getattr(outputs, name)[held_out] = getattr(unseen, name)
+                if getattr(unseen, name) is not None:
+                    getattr(outputs, name)[held_out] = getattr(unseen, name)
         writer.write_part(index, part_columns(sample_ids, part, outputs, folds, store))
         done += len(sample_ids)
         if on_progress:
@@ -118,7 +126,8 @@ def _training_folds(corpus: Corpus, part: ClipSet, folds: int) -> np.ndarray:
 def model_info(run: Run) -> ModelInfo:
     """The manifest's account of a run."""
     encoder = run.config["encoder"]
-    described = {key: run.config[key] for key in ("kind", "modality", "settings", "stage1")}
+    keys = ("kind", "modality", "task", "settings", "stage1")
+    described = {key: run.config[key] for key in keys if key in run.config}
     return ModelInfo(
         config=described,
         config_sha256=sha256_json(described),
@@ -132,13 +141,15 @@ def model_info(run: Run) -> ModelInfo:
 def part_columns(
     sample_ids: list[str], part: ClipSet, outputs: Any, folds: np.ndarray, store: FrameStore
 ) -> dict[str, Any]:
-    """Columns of one part, aligned with `sample_ids`; samples without features hold nulls."""
+    """Columns of one part, aligned with `sample_ids`; samples without features hold nulls.
+
+    Columns of a task that the run does not have are left out.
+    """
     rows = store.row_of(sample_ids)
     at = {sample_id: index for index, sample_id in enumerate(part.sample_ids)}
     source = np.array([at.get(s, -1) for s in sample_ids])
 
-    def spread(values: Any) -> np.ndarray:
-        values = values.numpy()
+    def spread(values: np.ndarray) -> np.ndarray:
         full = np.full((len(sample_ids), values.shape[1]), np.nan, dtype=np.float32)
         full[source >= 0] = values[source[source >= 0]]
         return full
@@ -147,10 +158,11 @@ def part_columns(
         "status": store.status[rows].tolist(),
         "status_reason": [store.status_reason[row] for row in rows],
         "fold": [int(folds[i]) if i >= 0 and folds[i] >= 0 else None for i in source],
-        "emotion_logits": spread(outputs.emotion_logits),
-        "trait_scores": spread(outputs.trait_scores),
-        "emotion_embedding": spread(outputs.emotion_embedding),
-        "trait_embedding": spread(outputs.trait_embedding),
+        **{
+            name: spread(values.numpy())
+            for name in ("emotion_logits", "trait_scores", "emotion_embedding", "trait_embedding")
+            if (values := getattr(outputs, name)) is not None
+        },
         "n_frames": store.lengths[rows].tolist(),
         "n_masked": [int((~store.frame_mask(row)).sum()) for row in rows],
         "source_sha256": [store.input_sha256[row] for row in rows],
@@ -185,13 +197,14 @@ def source_hashes(corpus: Corpus, store: FrameStore) -> dict[str, str]:
     }
 
 
-def _reading(run: Run, corpus: Corpus) -> dict[str, Any]:
+def _emotion_output(run: Run, corpus: Corpus) -> EmotionOutput | None:
     """How logits are read: as for the corpus's own kind; without emotion labels, as trained."""
-    outputs = run.metrics["emotion_outputs"]
+    outputs = run.metrics.get("emotion_outputs")
+    if outputs is None:
+        return None
     labelled = np.isfinite(corpus.emotion_values).any()
     default_scale = EmotionScale(
         "multi_label" if outputs["default"] == "sigmoid" else "single_label"
     )
     reading = emotion_reading(run, corpus.meta.scale if labelled else default_scale)
-    assert reading is not None  # a stage-2 run has emotions
-    return reading
+    return None if reading is None else EmotionOutput(**reading)

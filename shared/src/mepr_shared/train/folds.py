@@ -36,8 +36,12 @@ def train_folds(
         say: is told which fold is trained.
 
     Raises:
-        ConfigError: fewer than 2 folds, or a training corpus is not given.
+        ConfigError: not a stage-2 run, fewer than 2 folds, or a training corpus is not given.
     """
+    if run.kind != "stage2":
+        raise ConfigError(
+            f"{run.path} is a {run.kind} run", hint="--folds trains both stages anew: give stage 2"
+        )
     if folds < 2:
         raise ConfigError(f"--folds {folds}: out-of-fold rows need at least 2 folds")
     runs = []

@@ -13,6 +13,7 @@ from mepr_shared.labels import EMOTIONS, TRAITS
 from mepr_shared.nn.cross_task import CrossTaskModel
 from mepr_shared.nn.pretrained import PretrainedEncoder
 from mepr_shared.nn.sequence import build_sequence_encoder
+from mepr_shared.nn.spec_augment import SpecAugmentedEncoder
 from mepr_shared.nn.standardise import StandardisedEncoder
 from mepr_shared.nn.unimodal import UnimodalModel
 from mepr_shared.train.checkpoint import load_weights
@@ -35,6 +36,10 @@ def build_unimodal(
         pretrained: configuration of the layers that `kind = "pretrained"` continues.
     """
     encoder = _sequence_encoder(settings, input_width, pretrained)
+    if settings.time_mask or settings.feature_mask:
+        encoder = SpecAugmentedEncoder(
+            encoder, time_mask=settings.time_mask, feature_mask=settings.feature_mask
+        )
     if settings.standardise:
         encoder = StandardisedEncoder(encoder, input_width)
     return UnimodalModel(

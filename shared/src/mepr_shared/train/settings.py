@@ -26,6 +26,8 @@ class ModelSettings:
         standardise: bring each dimension of the features to mean 0 and spread 1, measured on the
             training split. Matters where a few dimensions are far larger than the rest, as in
             the middle layers of many encoders.
+        time_mask, feature_mask: SpecAugment: longest span of frames, and of dimensions, that is
+            blanked in training.
     """
 
     kind: Literal["transformer", "mamba", "pretrained"] = "transformer"
@@ -34,6 +36,8 @@ class ModelSettings:
     dropout: float = 0.1
     input_dropout: float = 0.0
     standardise: bool = only(False, "kind", "transformer", "mamba")
+    time_mask: int = only(0, "kind", "transformer", "mamba")
+    feature_mask: int = only(0, "kind", "transformer", "mamba")
     pooling: Literal["mean", "attention"] = "mean"
     heads: int = only(4, "kind", "transformer")
     feedforward: int = only(256, "kind", "transformer")

@@ -45,6 +45,7 @@ from mepr_shared.train.run_report import write_run_report
 from mepr_shared.train.runs import Run
 from mepr_shared.train.settings import Stage1Settings, Stage2Settings
 from mepr_shared.train.statistics import standardise
+from mepr_shared.train.varied import VariedClips, vary_clips
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,12 @@ def train_stage1(
     device: str = "cpu",
     on_epoch: OnEpoch | None = None,
     held_out: HeldOut | None = None,
+    copies: Sequence[Sequence[FrameStore]] = (),
 ) -> Run:
     """Train one task of one modality; the run directory is complete when this returns.
 
     Args:
+        copies: varied copies of the training clips: for each, the stores of all corpora.
         held_out: sources that are kept out of the training split.
 
     Raises:
@@ -101,6 +104,7 @@ def train_stage1(
         **_describe(modality.name, corpora, stores, held_out),
         "task": task,
         "settings": to_dict(settings),
+        **({"copies": [[store.key for store in copy] for copy in copies]} if copies else {}),
     }
     upper = None
     if settings.model.kind == "pretrained":
@@ -124,8 +128,9 @@ def train_stage1(
         if task == "traits"
         else None,
     )
+    varied = vary_clips(train, copies) if copies else None
     return _fit_and_finish(
-        model, task, train, val, corpora, objectives, settings, run, device, on_epoch
+        model, task, train, val, corpora, objectives, settings, run, device, on_epoch, varied
     )
 
 
@@ -187,6 +192,7 @@ def _fit_and_finish(
     run: Run,
     device: str,
     on_epoch: OnEpoch | None,
+    varied: VariedClips | None = None,
 ) -> Run:
     scales = [corpus.meta.scale for corpus in corpora]
     batch_size = 2 * settings.fit.batch_size
@@ -197,7 +203,9 @@ def _fit_and_finish(
         answer = partial(answer_frozen, model)
     else:
         answer = partial(answer_frames, model, task)
-    trainable = ClipTask(model, answer, train, val, scales, objectives, settings.fit, device)
+    trainable = ClipTask(
+        model, answer, train, val, scales, objectives, settings.fit, device, varied
+    )
     result = fit(trainable, settings.fit, run, device=device, on_epoch=on_epoch)
     constants = constants_of(train.emotion_targets, train.trait_targets)
     metrics = {
