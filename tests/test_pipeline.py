@@ -44,7 +44,7 @@ def corpus(splits: list[str], texts: list[str | None], **labels: list) -> Corpus
     return Corpus.build(CorpusMeta("toy"), columns)
 
 
-EMOTION = np.eye(7, dtype=np.float32)[0].tolist()
+EMOTION, OTHER = np.eye(7, dtype=np.float32)[:2].tolist()
 TRAITS = [0.5] * 5
 
 
@@ -53,11 +53,11 @@ def test_plans_each_task_where_input_and_label_meet(pipeline: ModuleType) -> Non
         TEXT,
         [
             corpus(
-                ["train", "val", "train", "val"],
-                ["a", "b", None, "d"],
-                emotion=[EMOTION, EMOTION, None, None],
+                ["train", "val", "train", "val", "val"],
+                ["a", "b", None, "d", "e"],
+                emotion=[EMOTION, EMOTION, None, None, OTHER],
                 # The only training clip with traits has no text.
-                traits=[None, None, TRAITS, TRAITS],
+                traits=[None, None, TRAITS, TRAITS, None],
             )
         ],
     )
@@ -65,6 +65,14 @@ def test_plans_each_task_where_input_and_label_meet(pipeline: ModuleType) -> Non
     assert [c.name for c in made.labelled["emotion"]] == ["toy"]
     assert made.labelled["traits"] == []
     assert made.skipped == ["text x toy x traits: no clip with labels and input in train"]
+
+
+def test_emotions_that_are_all_alike_cannot_select(pipeline: ModuleType) -> None:
+    splits = ["train", "train", "val", "val"]
+    alike = corpus(splits, list("abcd"), emotion=[EMOTION, OTHER, OTHER, OTHER])
+    made = pipeline.plan(TEXT, [alike])
+    assert made.labelled["emotion"] == []
+    assert "text x toy x emotion: all clips in val have the same emotion" in made.skipped
 
 
 def test_a_corpus_without_input_is_left_out_whole(pipeline: ModuleType) -> None:
@@ -119,6 +127,19 @@ def test_stage3_is_told_the_ids_of_the_last_export(
     assert report == ["mepr-fusion", "report", "--run", str(tmp_path / "stage3")]
 
 
+def test_a_modality_of_one_task_exports_its_stage1_run(
+    pipeline: ModuleType, tmp_path: Path, demo: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = tmp_path / "text" / "stage1-emotion"
+    trained.mkdir(parents=True)
+    (trained / "metrics.json").write_text("{}")
+    called: list[list[str]] = []
+    monkeypatch.setattr(pipeline, "call", lambda command, **_: called.append(command) or "")
+    assert pipeline.main(["export", "--corpus", *map(str, demo), "--runs", str(tmp_path)]) == 0
+    [command] = called
+    assert command[command.index("--run") + 1] == str(trained)
+
+
 @pytest.fixture(scope="module")
 def finished(
     tool: Path, demo: list[Path], tmp_path_factory: pytest.TempPathFactory, command
@@ -135,16 +156,18 @@ def test_all_stages_from_text_to_report(finished: SimpleNamespace, command) -> N
     runs, done = finished.runs, finished.done
     assert "skip text x demo_emotion x traits" in done.stderr
     assert "skip text x demo_traits x emotion" in done.stderr
-    for run in ("text/stage1-emotion", "text/stage1-traits", "text/stage2", "stage3"):
+    stages = ("stage1-emotion", "stage1-traits", "stage2")
+    for run in (*(f"{name}/{stage}" for name in ("audio", "text") for stage in stages), "stage3"):
         for name in ("config.json", "weights.safetensors", "metrics.json", "log.jsonl"):
             assert (runs / run / name).is_file(), f"{run}/{name}"
         assert (runs / run / "report.md").read_text().startswith("# ")
         assert list((runs / run / "figures").glob("*.png"))
     ids = json.loads((runs / "last-export.json").read_text())
-    assert set(ids) == {"text:demo_emotion", "text:demo_traits", "text:demo_both"}
+    text = {"text:demo_emotion", "text:demo_traits", "text:demo_both"}
+    assert set(ids) == text | {"audio:demo_both"}
     command("mepr", "export", "verify", runs / "exports", "--deep")
     # It ends with the report's table and where the report is.
-    assert "constant" in done.stdout and "text" in done.stdout
+    assert all(word in done.stdout for word in ("constant", "text", "audio"))
     assert str(runs / "stage3" / "report.md") in done.stdout + done.stderr
 
 
@@ -159,4 +182,4 @@ def test_called_again_it_changes_nothing(finished: SimpleNamespace, tool: Path, 
     command("python", tool, "stage2", "export", *finished.options)
     assert {file: file.read_bytes() for file in kept} == before
     exports = finished.runs.glob("exports/*/*/*/manifest.json")
-    assert len(list(exports)) == 3
+    assert len(list(exports)) == 4

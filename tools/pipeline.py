@@ -66,9 +66,12 @@ def plan(modality: Modality, corpora: Sequence[Corpus]) -> Plan:
             empty = [
                 split for split in ("train", "val") if not usable[corpus.splits == split].any()
             ]
+            alike = usable & (corpus.splits == "val")
             if empty:
                 where = " or ".join(empty)
                 made.skipped.append(f"{name} x {task}: no clip with labels and input in {where}")
+            elif task == "emotion" and len(np.unique(corpus.emotion_targets()[alike], axis=0)) < 2:
+                made.skipped.append(f"{name} x {task}: all clips in val have the same emotion")
             else:
                 made.labelled[task].append(corpus)
     return made

@@ -16,6 +16,7 @@ from mepr_shared.corpora.index import Corpus, CorpusMeta
 from mepr_shared.errors import ConfigError
 from mepr_shared.extract.engine import extract_corpus
 from mepr_shared.plugin import ClipInput
+from mepr_shared.train.predict import collected
 
 RATE = 16_000
 KINDS = ("wav2vec2-layer", "wav2vec2-stable", "logmel", "whisper")
@@ -50,7 +51,7 @@ def test_streamed_equals_held(models, voice, write_wav, name: str, monkeypatch) 
     monkeypatch.setattr("mepr_audio.encoder.HELD_S", 5.0)
     (long,) = extractor.extract([clip])
     assert long.frames is None and long.stream is not None
-    streamed = long.collected()
+    streamed = collected(long)
     assert (streamed.status, streamed.hop_s) == (held.status, held.hop_s)
     np.testing.assert_allclose(streamed.frames, held.frames, atol=2e-3)
 

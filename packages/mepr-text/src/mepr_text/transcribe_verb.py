@@ -11,7 +11,8 @@ from mepr_shared.cli.output import emit, emit_json, say
 from mepr_shared.cli.progress import progress
 from mepr_shared.corpora.index import Corpus
 from mepr_shared.errors import ConfigError, require
-from mepr_text.asr import PROFILES, AsrSettings, Transcriber
+from mepr_text.asr import Transcriber
+from mepr_text.asr_settings import PROFILES, AsrSettings
 from mepr_text.asr_windows import EXTRA
 from mepr_text.transcribe import check_target, journal_path, transcribe_corpus
 

@@ -13,7 +13,6 @@ from mepr_shared.media.source import Source, decode_errors, describe
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
-    from av.audio.stream import AudioStream
 
 # Decoding starts this long before the samples that are asked for: frames of MP3 borrow bits from
 # up to half a second before, AAC and Opus overlap, and the resampler looks back. Where that place
@@ -48,23 +47,28 @@ class AudioFrames:
     """Reads one audio stream, over damage where there is some.
 
     Attributes:
-        stream: what is read.
         samples: samples decoded since `from_s`, all channels.
         not_finite: how many of them were NaN or infinite; they are 0 in the frames.
     """
 
     def __init__(self, source: Source) -> None:
-        """Choose the stream.
+        """Read the stream chosen in `source`.
 
         Raises:
-            MediaProblem: `no_audio` or `decode_error`.
+            MediaProblem: `decode_error` where that is no sound that can be.
         """
-        self.stream: AudioStream = source.audio()
-        _check(self.stream)
+        rate, channels = (
+            source.stream.codec_context.sample_rate,
+            source.stream.codec_context.channels,
+        )
+        if rate not in _RATES or channels not in _CHANNELS:
+            raise MediaProblem(
+                "decode_error", f"audio of {channels} channels at {rate} Hz is no recording"
+            )
         self.samples = 0
         self.not_finite = 0
         self._source = source
-        self._tick_s = float(self.stream.time_base or 0)
+        self._tick_s = source.tick_s
         self._lost: list[str] = []
 
     def read(self, from_s: float) -> Generator[Placed, None, None]:
@@ -75,7 +79,7 @@ class AudioFrames:
         """
         damaged = False
         try:
-            for packet in self._source.demux(self.stream):
+            for packet in self._source.demux():
                 # A packet that cannot be decoded is left out; the next one may be sound.
                 try:
                     frames = packet.decode()
@@ -94,7 +98,7 @@ class AudioFrames:
 
     def seek(self, time_s: float) -> bool:
         """Move the reading position to a time or before it; False where that fails."""
-        return self._source.seek(time_s, self.stream)
+        return self._source.seek(time_s)
 
     @property
     def damage(self) -> str:
@@ -134,11 +138,3 @@ class AudioFrames:
 def plane_values(plane: Any, dtype: Any, count: int) -> np.ndarray:
     """The samples of a frame's plane `[count]`, shared with it."""
     return np.frombuffer(plane, dtype, count)
-
-
-def _check(stream: AudioStream) -> None:
-    rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
-    if rate not in _RATES or channels not in _CHANNELS:
-        raise MediaProblem(
-            "decode_error", f"audio of {channels} channels at {rate} Hz is no recording"
-        )

@@ -11,7 +11,6 @@ from mepr_shared.media.source import Source, decode_errors, describe
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
 # Wanted frames farther apart than this are sought one by one; see `VideoDecoder.walk`.
 SEEK_GAP_S = 10.0
@@ -27,9 +26,8 @@ class VideoDecoder:
         last_s: when the last frame that was decoded appears.
     """
 
-    def __init__(self, source: Source, stream: VideoStream) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._stream = stream
         self.last_s = 0.0
         self._lost = 0
         self._first_lost = ""
@@ -51,7 +49,7 @@ class VideoDecoder:
         Yields:
             stamp, frame.
         """
-        context = self._stream.codec_context
+        context = self._source.stream.codec_context
         skips = context.name in _CAN_SKIP and not index.counted
         # Frames are counted as they come, so every one must come.
         needed = [True] * len(index.stamps)
@@ -115,7 +113,7 @@ class VideoDecoder:
 
     def _frames_from(self, start_s: float) -> Iterator[VideoFrame]:
         try:
-            for packet in packets_from(self._source, self._stream, start_s):
+            for packet in packets_from(self._source, start_s):
                 yield from (frame for frame in self._decode(packet) if frame.pts is not None)
         except decode_errors() as error:
             self._note(None, error)
@@ -134,7 +132,7 @@ class VideoDecoder:
 
     def _drain(self) -> list[VideoFrame]:
         """What the decoder still holds; it can be fed from a key frame on after that."""
-        context = self._stream.codec_context
+        context = self._source.stream.codec_context
         try:
             frames = context.decode(None)
         except decode_errors() as error:
@@ -146,9 +144,9 @@ class VideoDecoder:
     def _note(self, stamp: int | None, error: BaseException | None) -> None:
         self._lost += 1
         if self._lost == 1:
-            when = f"at {self._source.seconds(stamp, self._stream):.2f} s " if stamp else ""
+            when = f"at {self._source.seconds(stamp):.2f} s " if stamp else ""
             what = "frame" if error is None else describe(error)
             self._first_lost = f"{when}({what})"
 
     def _seconds(self, frame: VideoFrame) -> float:
-        return self._source.seconds(frame.pts or 0, self._stream)
+        return self._source.seconds(frame.pts or 0)

@@ -13,7 +13,6 @@ from mepr_shared.media.source import Source, decode_errors, describe
 
 if TYPE_CHECKING:
     from av.packet import Packet
-    from av.video.stream import VideoStream
 
 # Compressed packets are kept between looking and decoding while they fit in here.
 KEPT_BYTES = 64 << 20
@@ -46,19 +45,12 @@ class FrameIndex:
     trouble: str = ""
 
 
-def read_index(
-    source: Source, stream: VideoStream, start_s: float, end_s: float
-) -> FrameIndex | None:
-    """Read the packets of a segment without decoding them; None where one has no time stamp.
-
-    Args:
-        source: just opened.
-    """
+def read_index(source: Source, start_s: float, end_s: float) -> FrameIndex | None:
+    """Read the packets of a segment without decoding them; None where one has no time stamp."""
     index = FrameIndex()
-    tick_s = float(stream.time_base or 0)
-    interval = frame_interval(stream)
+    tick_s, interval = source.tick_s, frame_interval(source)
     try:
-        for packet in packets_from(source, stream, start_s):
+        for packet in packets_from(source, start_s):
             if packet.pts is None:
                 if packet.size:
                     return None
@@ -77,42 +69,46 @@ def read_index(
     return index
 
 
-def count_index(source: Source, stream: VideoStream) -> FrameIndex:
+def count_index(source: Source) -> FrameIndex:
     """Count the packets of a video without time stamps: the frame rate makes up for them.
 
     Args:
         source: just opened.
     """
     index = FrameIndex(counted=True)
-    interval = frame_interval(stream)
+    interval = frame_interval(source)
     try:
-        for packet in source.demux(stream):
+        for packet in source.demux():
             if packet.size:
                 _add(index, packet, len(index.stamps) * interval)
     except decode_errors() as error:
         index.trouble = describe(error)
-    index.end_s = source.seconds(len(index.stamps) * interval, stream)
+    index.end_s = source.seconds(len(index.stamps) * interval)
     return index
 
 
-def packets_from(source: Source, stream: VideoStream, start_s: float) -> Iterator[Packet]:
-    """Packets from a key frame on that is shown at or before a time; from where the file stands,
-    its beginning, where that is near."""
+def packets_from(source: Source, start_s: float) -> Iterator[Packet]:
+    """Packets from a key frame on that is shown at or before a time; where that cannot be sought,
+    from the beginning.
+
+    Args:
+        source: at its beginning, where `start_s` is 0.
+    """
     # Some containers find a place by the time of decoding, and the picture there is shown later;
     # others land between key frames.
     for margin_s in (0.0, _REORDER_S, 10 * _REORDER_S):
-        if start_s <= _REORDER_S + margin_s:
-            break
-        source.seek(start_s - margin_s, stream)
-        packets = source.demux(stream)
+        if start_s <= margin_s or not source.seek(start_s - margin_s):
+            continue
+        packets = source.demux()
         for packet in packets:
-            if packet.pts is None or packet.is_keyframe:
-                if packet.pts is None or source.seconds(packet.pts, stream) <= start_s:
-                    return itertools.chain([packet], packets)
+            if packet.pts is None or source.seconds(packet.pts) > start_s:
                 break
-    if start_s > _REORDER_S:
-        source.seek(0.0, stream)
-    return source.demux(stream)
+            if packet.is_keyframe:
+                return itertools.chain([packet], packets)
+        packets.close()
+    if start_s > 0:
+        source.restart()
+    return source.demux()
 
 
 def shown_between(times_s: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
@@ -154,8 +150,9 @@ def to_decode(stamps: Sequence[int], keys: Sequence[bool], wanted: set[int]) -> 
     return needed
 
 
-def frame_interval(stream: VideoStream) -> int:
-    """The usual distance of two frames in units of the stream's time base."""
+def frame_interval(source: Source) -> int:
+    """The usual distance of two frames in units of the stream's time stamps."""
+    stream = source.stream
     rate = stream.average_rate or stream.guessed_rate
     return round(1 / (rate * stream.time_base)) if rate and stream.time_base else 1
 

@@ -95,23 +95,14 @@ class _Sampler:
         self.images: list[np.ndarray] = []
         self.times_s: list[float] = []
         self._size = size
-        self._path = path
         self._unconverted = ""
-        self._open()
-
-    def _open(self) -> None:
-        self._source = Source(self._path)
+        self._source = Source(path)
         try:
-            self._stream = self._source.video()
+            self._source.choose_video()
         except BaseException:
             self._source.close()
             raise
-        self._decoder = VideoDecoder(self._source, self._stream)
-
-    def _reopen(self) -> None:
-        """Back to the start of the file: not every container can be told to go there."""
-        self.close()
-        self._open()
+        self._decoder = VideoDecoder(self._source)
 
     def close(self) -> None:
         self._source.close()
@@ -130,24 +121,24 @@ class _Sampler:
 
     def _pick(self, count: int, start_s: float, end_s: float) -> str:
         """Look at all packets of the segment, then decode what the chosen frames need."""
-        index = read_index(self._source, self._stream, start_s, end_s)
+        index = read_index(self._source, start_s, end_s)
         if index is None or not index.stamps:
-            self._reopen()
-            index = count_index(self._source, self._stream)
+            self._source.restart()
+            index = count_index(self._source)
         wanted = self._choose(index, count, start_s, end_s)
         packets: Iterable[Packet] | None = index.packets
         if packets is None:
-            self._reopen()
-            packets = packets_from(self._source, self._stream, 0 if index.counted else start_s)
+            self._source.restart()
+            packets = packets_from(self._source, 0 if index.counted else start_s)
         self._keep(self._decoder.pick(index, packets, set(wanted)))
-        declared_s = self._source.declared_end_s(self._stream)
+        declared_s = self._source.declared_end_s()
         ending = stops_early("video", index.end_s, end_s, declared_s)
         problem = self._problem(index.trouble, ending)
         if len(self.images) < len(wanted) and not problem:
             # Frames that bear other stamps than their packets, as those of some interlaced video.
             self.images.clear()
             self.times_s.clear()
-            self._reopen()
+            self._source.restart()
             problem = self._walk(self._seconds(wanted))
         return problem
 
@@ -157,7 +148,7 @@ class _Sampler:
         if not stamps:
             raise MediaProblem("decode_error", f"no frame found: {index.trouble or 'no data'}")
         if start_s >= index.end_s:
-            declared_s = self._source.declared_end_s(self._stream)
+            declared_s = self._source.declared_end_s()
             raise nothing_there("video", start_s, index.end_s, declared_s)
         times_s = self._seconds(stamps)
         inside = shown_between(times_s, start_s, end_s)
@@ -169,9 +160,8 @@ class _Sampler:
 
     def _walk(self, times_s: np.ndarray) -> str:
         self._keep(self._decoder.walk(times_s.tolist()))
-        interval_s = float(frame_interval(self._stream) * (self._stream.time_base or 0))
-        ends_s = self._decoder.last_s + interval_s
-        declared_s = self._source.declared_end_s(self._stream)
+        ends_s = self._decoder.last_s + frame_interval(self._source) * self._source.tick_s
+        declared_s = self._source.declared_end_s()
         return self._problem(stops_early("video", ends_s, float(times_s[-1]), declared_s))
 
     def _problem(self, *parts: str) -> str:
@@ -196,7 +186,7 @@ class _Sampler:
                 self._unconverted = f"a frame cannot be converted to RGB ({describe(error)})"
                 continue
             self.images.append(orientation(frame).turn(rgb))
-            self.times_s.append(self._source.seconds(stamp, self._stream))
+            self.times_s.append(self._source.seconds(stamp))
 
     def _seconds(self, stamps: list[int]) -> np.ndarray:
-        return np.array([self._source.seconds(stamp, self._stream) for stamp in stamps])
+        return np.array([self._source.seconds(stamp) for stamp in stamps])

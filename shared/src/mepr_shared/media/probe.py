@@ -102,12 +102,13 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
 
 
 def _video(source: Source) -> VideoStream:
-    stream = source.video()
+    source.choose_video()
+    stream = source.stream
     context = stream.codec_context
     width, height, rotation = context.width, context.height, 0
     try:
         # The rotation comes with the first picture.
-        frame = next((f for packet in source.demux(stream) for f in packet.decode()), None)
+        frame = next((f for packet in source.demux() for f in packet.decode()), None)
     except decode_errors():
         frame = None
     if frame is not None:
@@ -132,6 +133,6 @@ def _times(source: Source, stream: Stream) -> tuple[float | None, float | None]:
     start, duration = stream.start_time, stream.duration
     tick = stream.time_base or 0
     return (
-        None if start is None else source.seconds(start, stream),
+        None if start is None else float(start * tick) - source.origin_s,
         None if duration is None else float(duration * tick),
     )

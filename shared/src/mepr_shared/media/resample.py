@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
 # With libswresample's own defaults (32 taps, cut-off .97) a tone of 9 kHz leaves an alias of
-# -60 dB at 16 kHz. With these: tones up to 5 kHz within -98 dB, aliases from 8.5 kHz on below
-# -90 dB, at the same speed. Linear interpolation counts for odd rates alone (44,056 Hz: -63 dB
-# without, -100 dB with it).
-_FILTER = {"filter_size": "64", "cutoff": "0.95", "linear_interp": "1"}
+# -60 dB at 16 kHz. With these, at the same speed: tones up to 5 kHz within -98 dB, aliases from
+# 8.6 kHz on below -90 dB.
+_FILTER = {"filter_size": "64", "cutoff": "0.95"}
 # Weights of a mix to float add up to more than 1 unless told otherwise: stereo would gain 3 dB.
 _MIX = {"out_chlayout": "mono", "rematrix_maxval": "1.0"}
 # Time stamps in whole milliseconds, or from a live stream, jitter; a longer jump is a real gap.

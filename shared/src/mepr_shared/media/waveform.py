@@ -79,9 +79,10 @@ class WaveformStream:
         self._pauses: list[str] = []
         self._source = Source(path)
         try:
+            self._source.choose_audio()
+            self._declared_s = self._source.declared_end_s()
             self._frames = AudioFrames(self._source)
-            self._declared_s = self._source.declared_end_s(self._frames.stream)
-            self._blocks = self._segment(self._grid(path))
+            self._blocks = self._segment(self._grid())
             self._head = next(self._blocks, None)
             if self._head is None:
                 raise self._nothing()
@@ -129,16 +130,16 @@ class WaveformStream:
         """Whether not one sample so far was a finite number."""
         return 0 < self._frames.samples == self._frames.not_finite
 
-    def _grid(self, path: str | os.PathLike[str]) -> Iterator[Block]:
+    def _grid(self) -> Iterator[Block]:
         # One second of slack for containers that round.
         limit_s = math.inf if self._declared_s is None else self._declared_s + 1.0
         try:
-            frames = self._placed(path)
+            frames = self._placed()
             yield from to_grid(frames, self.rate, from_s=self._start_s, limit_s=limit_s)
         except decode_errors() as error:
             self._failure = f"the audio cannot be converted ({describe(error)})"
 
-    def _placed(self, path: str | os.PathLike[str]) -> Iterator[Placed]:
+    def _placed(self) -> Iterator[Placed]:
         """Frames from a little before the start on; from the very first where that is unknown."""
         start_s = self._start_s
         # Near the start the decoder's own handling of encoder delay is the surest.
@@ -157,8 +158,7 @@ class WaveformStream:
                     return
                 frames.close()
             # Nowhere before the start can be found by a time stamp.
-            self._source.close()
-            self._source = Source(path)
+            self._source.restart()
             self._frames = AudioFrames(self._source)
         yield from self._frames.read(start_s)
 
@@ -270,7 +270,8 @@ def read_waveform(
         found = len(samples) / rate
         reason = f"{found:.3f} s of audio, {shortest_s:.3f} s are needed"
         return Waveform(None, rate, "too_short", reason)
-    if max(samples.max(), -samples.min()) < SILENT_PEAK:
+    # Silence at the beginning says nothing about what was not read.
+    if count <= most and max(samples.max(), -samples.min()) < SILENT_PEAK:
         return Waveform(None, rate, "no_audio", f"the audio is silent (peak below {SILENT_PEAK})")
     reason = stream.problem
     if longest_s is not None and count > most:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class UnimodalPredictor:
     def predict(self, clips: Sequence[ClipInput]) -> list[dict[str, Any]]:
         """One JSON-ready record per clip; a clip without usable input has a status and nulls."""
         return [
-            self._record(clip, features.collected())
+            self._record(clip, collected(features))
             for clip, features in zip(clips, self.extractor.extract(clips), strict=True)
         ]
 
@@ -65,6 +66,15 @@ class UnimodalPredictor:
             scores = outputs.trait_scores[0].tolist()
             record["traits"] = dict(zip(TRAITS, (round(s, 4) for s in scores), strict=True))
         return record
+
+
+def collected(features: ClipFeatures) -> ClipFeatures:
+    """The same features with all frames of a stream in memory."""
+    if features.stream is None:
+        return features
+    chunks = [chunk for chunk in features.stream if len(chunk)]
+    # The status is final only now.
+    return replace(features, frames=np.concatenate(chunks) if chunks else None, stream=None)
 
 
 def read_emotion(run: Run, outputs: ClipOutputs) -> dict[str, Any]:
