@@ -10,6 +10,7 @@ import pytest
 
 # Imported by name, with an error that says what to install.
 REQUIRED = re.compile(r'\brequire\(\s*"(\w+)",\s*extra="([^"]+)"')
+BY_NAME = re.compile(r'\bimport_module\(\s*"(\w+)')
 # Used by importing another package's front for it.
 FRONTS = {"torch.utils.tensorboard": "tensorboard"}
 
@@ -18,7 +19,9 @@ def imported_indirectly(package: Path) -> list[str]:
     """Modules that a package uses without an import statement of their name."""
     text = "\n".join(file.read_text("utf-8") for file in package.glob("src/**/*.py"))
     fronted = [module for front, module in FRONTS.items() if f"from {front} import" in text]
-    return sorted({*(module for module, _ in REQUIRED.findall(text)), *fronted})
+    named = {*(module for module, _ in REQUIRED.findall(text)), *BY_NAME.findall(text), *fronted}
+    # A distribution's name may have hyphens where its module's has underscores.
+    return sorted(named | {module.replace("_", "-") for module in named})
 
 
 def check(package: Path, command, *, code: int = 0) -> str:

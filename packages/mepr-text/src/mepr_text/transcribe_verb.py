@@ -62,7 +62,8 @@ def asr_settings(arguments: argparse.Namespace) -> AsrSettings:
     """The settings of `--profile` or `--model`, `--language` and `--set asr.KEY=VALUE`."""
     base = config.to_dict(PROFILES[arguments.profile or "small"])
     if arguments.model:
-        base |= {"model": arguments.model, "revision": "", "needs": ""}
+        # What else a profile says was measured with its own model.
+        base = {"model": arguments.model}
     if arguments.language:
         base["language"] = arguments.language
     given: Mapping[str, Any] = config.parse_assignments(arguments.set)

@@ -22,9 +22,8 @@ class SpecAugmentedEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.time_mask, self.feature_mask = time_mask, feature_mask
-        self._mask_spans = require(
-            "torchaudio.functional", extra="mepr-shared[augment]"
-        ).mask_along_axis_iid
+        torchaudio = require("torchaudio", extra="mepr-shared[augment]")
+        self._mask_spans = torchaudio.functional.mask_along_axis_iid
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """`x [B, T, D]`, `mask [B, T]` (True = valid) -> `[B, T, H]`."""
