@@ -69,7 +69,7 @@ format: $(STAMP) ## format the code and mend what ruff can
 	$(BIN)/ruff format .
 
 # A few hundred clips need more and smaller steps than the thousands that the defaults are for.
-DEMO_SET = --set fit.batch_size=16 --set fit.epochs=8
+DEMO_SET = --set fit.batch_size=16 --set fit.epochs=8 --set fit.patience=2
 
 demo: $(STAMP) ## train all stages on corpora made for it (some minutes); ends with the report
 	@test -f $(RUNS)/demo/corpora/demo_both.json || \

@@ -24,7 +24,7 @@ from mepr_shared.errors import ConfigError, DataError, did_you_mean, require
 from mepr_shared.extract.weights import PretrainedFolder, resolve
 from mepr_text.asr_rules import NO_SPEECH, better, not_understood, problem
 from mepr_text.asr_settings import AsrSettings
-from mepr_text.asr_windows import EXTRA, LONGEST_S, RATE, Decoded, Window, WindowDecoder
+from mepr_text.asr_windows import LONGEST_S, RATE, Decoded, Window, WindowDecoder
 
 # Raise this when the same settings would give another text than before.
 SCHEMA = 1
@@ -87,7 +87,7 @@ class Transcriber:
             ConfigError: the weights cannot be had or are no such Whisper; device, language or
                 number format cannot be used.
         """
-        whisper = require("faster_whisper", extra=EXTRA)
+        whisper = require("faster_whisper", extra="mepr-text[asr]")
         kind, index = _device(device)
         folder = resolve(settings.model, revision=settings.revision, needs=settings.needs)
         compute_type = settings.compute_type
@@ -210,7 +210,7 @@ def joined(parts: Sequence[tuple[float, Transcript]]) -> Transcript:
 
 def _voiced(samples: np.ndarray, above: float, shortest_s: float) -> list[tuple[int, int]]:
     """Where Silero's verdict is above a probability: (first sample, last + 1), at most 30 s."""
-    vad = require("faster_whisper.vad", extra=EXTRA)
+    vad = require("faster_whisper.vad", extra="mepr-text[asr]")
     options = vad.VadOptions(
         threshold=above,
         min_speech_duration_ms=round(1000 * shortest_s),

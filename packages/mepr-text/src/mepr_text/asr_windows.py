@@ -20,7 +20,6 @@ import numpy as np
 from mepr_shared.errors import require
 
 RATE = 16_000
-EXTRA = "mepr-text[asr]"
 LONGEST_S = 30.0
 
 # The packaged Whisper starts to repeat itself where less silence than this follows the speech.
@@ -166,7 +165,7 @@ class WindowDecoder:
         ]
 
     def _open_tokenizer(self, language: str) -> Any:
-        module = require("faster_whisper.tokenizer", extra=EXTRA)
+        module = require("faster_whisper.tokenizer", extra="mepr-text[asr]")
         multilingual = self.model.model.is_multilingual
         return module.Tokenizer(
             self.model.hf_tokenizer, multilingual, task="transcribe", language=language

@@ -13,7 +13,6 @@ from mepr_shared.corpora.index import Corpus
 from mepr_shared.errors import ConfigError, require
 from mepr_text.asr import Transcriber
 from mepr_text.asr_settings import PROFILES, AsrSettings
-from mepr_text.asr_windows import EXTRA
 from mepr_text.transcribe import check_target, journal_path, transcribe_corpus
 
 
@@ -22,7 +21,7 @@ def run_transcribe(arguments: argparse.Namespace) -> int:
     check_target(arguments.out, resume=arguments.resume, overwrite=arguments.overwrite)
     settings = asr_settings(arguments)
     corpus = Corpus.read(arguments.corpus)
-    require("av", extra=EXTRA)
+    require("av", extra="mepr-text[asr]")
     transcriber = Transcriber.open(settings, arguments.device)
     with progress(f"transcribe {corpus.name}") as update:
         _, summary = transcribe_corpus(
