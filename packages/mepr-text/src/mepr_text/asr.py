@@ -92,7 +92,7 @@ class Transcriber:
         folder = resolve(settings.model, revision=settings.revision, needs=settings.needs)
         compute_type = settings.compute_type
         if compute_type == "auto":
-            compute_type = "float16" if kind == "cuda" else "float32"
+            compute_type = "float16" if kind == "cuda" else "int8"
         model = _load(whisper, folder, kind, index, compute_type, threads)
         language = settings.language
         if language != "auto" and language not in model.supported_languages:

@@ -18,7 +18,7 @@ class AsrSettings:
         language: code such as `en`, or `auto`: detected per clip.
         beam_size: hypotheses that are followed.
         batch_windows: windows of speech decoded at once.
-        compute_type: CTranslate2's number format; `auto` is float16 on CUDA, else float32.
+        compute_type: CTranslate2's number format; `auto` is float16 on CUDA, else int8.
         speech_above: probability in [0, 1] from which Silero's verdict is speech.
         shortest_speech_s: less than this at a stretch is no speech.
         no_speech_above: probability of Whisper's own "no speech" above which a window with unlikely
@@ -36,7 +36,7 @@ class AsrSettings:
     batch_windows: int = 8
     compute_type: str = "auto"
     speech_above: float = 0.5
-    shortest_speech_s: float = 0.1
+    shortest_speech_s: float = 0.25
     no_speech_above: float = 0.6
     faint_no_speech_above: float = 0.0
     unlikely_below: float = -1.0
