@@ -226,7 +226,9 @@ AGAIN = "I don't know, " * 20
     [
         (decoded("Hello."), "Hello.", ""),
         (decoded("Hello.", silent=0.9), "Hello.", ""),  # sure of its words
-        (decoded("Thank you.", log=-1.2, silent=0.9), "", NO_SPEECH),
+        (decoded("Thank you.", log=-1.2, silent=0.7), "", NO_SPEECH),
+        (decoded("Thank you.", log=-0.8, silent=0.7), "Thank you.", ""),
+        (decoded("Thank you.", log=-0.8, silent=0.9), "", NO_SPEECH),
         (decoded(AGAIN, silent=0.9), "", NO_SPEECH),
         (decoded(". . ."), "", NO_SPEECH),
         (decoded("", log=-0.1), "", NO_SPEECH),

@@ -13,6 +13,9 @@ NO_SPEECH = "no speech was found"
 REPETITION = "the same words again and again"
 # Nobody says more characters in a second: a text that repeats itself faster is not real.
 FASTEST = 25.0
+# Where Whisper is as sure as this that nobody speaks, its words have to be twice as likely: above
+# that lie beeps and plucked strings which Silero takes for a voice, and no speech that we know of.
+SURE_OF_SILENCE = 0.85
 
 
 def problem(decoded: Decoded, settings: AsrSettings) -> str:
@@ -47,7 +50,8 @@ def silent(decoded: Decoded, settings: AsrSettings) -> bool:
 
 def doubtful(decoded: Decoded, settings: AsrSettings) -> bool:
     """Whether the words are unlikely or say the same again and again."""
-    return decoded.log_probability < settings.unlikely_below or repeats(decoded, settings)
+    limit = settings.unlikely_below / (2 if decoded.no_speech > SURE_OF_SILENCE else 1)
+    return decoded.log_probability < limit or repeats(decoded, settings)
 
 
 def repeats(decoded: Decoded, settings: AsrSettings) -> bool:

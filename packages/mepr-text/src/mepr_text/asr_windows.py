@@ -208,7 +208,8 @@ def _spans(
         time_s = end_s
         if token is not None:
             time_s = min(end_s, (token - tokenizer.timestamp_begin) * _S_PER_TIMESTAMP)
-        text = tokenizer.decode(words).strip()
+        # A token may be a part of a character's bytes: what makes up no character is no text.
+        text = " ".join(tokenizer.decode(words).replace("\ufffd", " ").split())
         if text:
             yield round(window.start_s + start, 2), round(window.start_s + time_s, 2), text
         start, words = time_s, []

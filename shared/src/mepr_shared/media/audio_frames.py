@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mepr_shared.media.problem import MediaProblem
+from mepr_shared.media.problem import MediaProblem, Tally
 from mepr_shared.media.source import Source, decode_errors, describe
 
 if TYPE_CHECKING:
@@ -57,10 +57,8 @@ class AudioFrames:
         Raises:
             MediaProblem: `decode_error` where that is no sound that can be.
         """
-        rate, channels = (
-            source.stream.codec_context.sample_rate,
-            source.stream.codec_context.channels,
-        )
+        context = source.stream.codec_context
+        rate, channels = context.sample_rate, context.channels
         if rate not in _RATES or channels not in _CHANNELS:
             raise MediaProblem(
                 "decode_error", f"audio of {channels} channels at {rate} Hz is no recording"
@@ -69,7 +67,7 @@ class AudioFrames:
         self.not_finite = 0
         self._source = source
         self._tick_s = source.tick_s
-        self._lost: list[str] = []
+        self._damage = Tally("damaged")
 
     def read(self, from_s: float) -> Generator[Placed, None, None]:
         """Frames from the file's reading position on.
@@ -89,8 +87,11 @@ class AudioFrames:
                     continue
                 for frame in frames:
                     start_s = self._seconds(frame.pts)
-                    self._make_finite(frame, start_s is None or start_s > from_s - PREROLLS_S[0])
                     position = None if start_s is None else round(start_s * frame.sample_rate)
+                    asked = (
+                        position is None or position + frame.samples > from_s * frame.sample_rate
+                    )
+                    self._make_finite(frame, asked)
                     yield Placed(frame, position, damaged)
                     damaged = False
         except decode_errors() as error:
@@ -103,22 +104,19 @@ class AudioFrames:
     @property
     def damage(self) -> str:
         """What could not be decoded; empty where all could."""
-        if not self._lost:
-            return ""
-        more = f" and {len(self._lost) - 1} more" if len(self._lost) > 1 else ""
-        return f"damaged {self._lost[0]}{more}"
+        return str(self._damage)
 
     def _note(self, error: BaseException, stamp: int | None, from_s: float) -> None:
         time_s = self._seconds(stamp)
         if time_s is None:
-            self._lost.append(f"({describe(error)})")
+            self._damage.add(f"({describe(error)})")
         elif time_s >= from_s:
-            self._lost.append(f"at {time_s:.2f} s ({describe(error)})")
+            self._damage.add(f"at {time_s:.2f} s ({describe(error)})")
 
     def _seconds(self, stamp: int | None) -> float | None:
         return None if stamp is None else stamp * self._tick_s - self._source.origin_s
 
-    def _make_finite(self, frame: AudioFrame, counts: bool) -> None:
+    def _make_finite(self, frame: AudioFrame, asked: bool) -> None:
         """Set NaN and infinity to 0, in place and before a resampler spreads them."""
         dtype = _FLOATS.get(frame.format.name)
         channels = frame.layout.nb_channels
@@ -130,7 +128,7 @@ class AudioFrames:
             finite = np.abs(values) <= _LOUDEST
             if not finite.all():
                 values[~finite] = 0
-            if counts:
+            if asked:
                 self.samples += values.size
                 self.not_finite += values.size - int(np.count_nonzero(finite))
 

@@ -6,13 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mepr_shared.media.frame_index import FrameIndex, packets_from, to_decode
+from mepr_shared.media.problem import Tally
 from mepr_shared.media.source import Source, decode_errors, describe
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
-# Wanted frames farther apart than this are sought one by one; see `VideoDecoder.walk`.
+# Wanted frames farther apart than this are sought one by one; nearer ones are picked out of one
+# pass over the packets, which decodes no group of pictures in vain. Encoders set key frames at most
+# some seconds apart (x264: 250 frames). In a wider gap a seek saves reading; in a narrower one it
+# mostly leads back to a key frame before frames already seen: 30 frames of real clips of 2 to 9 s
+# took 10 to 18 times as long by seeking. Of 10 minutes with a key frame every 10 s, 5 frames took
+# 0.06 s by seeking and 0.2 s in one pass, 30 frames 0.3 s and 0.4 s.
 SEEK_GAP_S = 10.0
 # Decoders that may be told packet by packet to leave out a frame that no other frame refers to.
 _CAN_SKIP = ("h264", "hevc")
@@ -29,14 +35,12 @@ class VideoDecoder:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.last_s = 0.0
-        self._lost = 0
-        self._first_lost = ""
+        self._damage = Tally("damaged")
 
     @property
     def damage(self) -> str:
         """What could not be decoded; empty where all could."""
-        more = f" and {self._lost - 1} more" if self._lost > 1 else ""
-        return f"damaged {self._first_lost}{more}" if self._lost else ""
+        return str(self._damage)
 
     def pick(
         self, index: FrameIndex, packets: Iterable[Packet], wanted: set[int]
@@ -142,11 +146,9 @@ class VideoDecoder:
         return frames
 
     def _note(self, stamp: int | None, error: BaseException | None) -> None:
-        self._lost += 1
-        if self._lost == 1:
-            when = f"at {self._source.seconds(stamp):.2f} s " if stamp else ""
-            what = "frame" if error is None else describe(error)
-            self._first_lost = f"{when}({what})"
+        when = "" if stamp is None else f"at {self._source.seconds(stamp):.2f} s "
+        what = "frame" if error is None else describe(error)
+        self._damage.add(f"{when}({what})")
 
     def _seconds(self, frame: VideoFrame) -> float:
         return self._source.seconds(frame.pts or 0)

@@ -23,6 +23,27 @@ class MediaProblem(Exception):
         self.reason = reason
 
 
+class Tally:
+    """Mishaps of one kind while a file is read: the first in words, the others counted."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._first = ""
+        self._count = 0
+
+    def add(self, words: str) -> None:
+        """One more."""
+        self._first = self._first or words
+        self._count += 1
+
+    def __str__(self) -> str:
+        """All of them in a few words; empty where there is none."""
+        if not self._count:
+            return ""
+        more = f" and {self._count - 1} more" if self._count > 1 else ""
+        return f"{self._what} {self._first}{more}"
+
+
 def checked_segment(start_s: float | None, end_s: float | None) -> tuple[float, float]:
     """The segment asked for, in seconds: from 0 where no start is given, to infinity without end.
 

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mepr_shared.media.audio_frames import PREROLLS_S, AudioFrames, Placed
-from mepr_shared.media.problem import MediaProblem, checked_segment, nothing_there, stops_early
+from mepr_shared.media.problem import (
+    MediaProblem,
+    Tally,
+    checked_segment,
+    nothing_there,
+    stops_early,
+)
 from mepr_shared.media.resample import Block, to_grid
 from mepr_shared.media.source import Source, decode_errors, describe
 
@@ -76,7 +82,7 @@ class WaveformStream:
         self._end_index = 0
         self._ended = False
         self._failure = ""
-        self._pauses: list[str] = []
+        self._pauses = Tally("nothing is stored")
         self._source = Source(path)
         try:
             self._source.choose_audio()
@@ -120,8 +126,7 @@ class WaveformStream:
         """
         lost = self._frames.not_finite
         finite = f"{lost} samples were not finite and are set to 0" if lost else ""
-        more = f" and {len(self._pauses) - 1} more" if len(self._pauses) > 1 else ""
-        pauses = f"nothing is stored {self._pauses[0]}{more}" if self._pauses else ""
+        pauses = str(self._pauses)
         parts = (finite, self._frames.damage, pauses, self._failure, self._ending())
         return "; ".join(part for part in parts if part)
 
@@ -167,8 +172,8 @@ class WaveformStream:
         try:
             for index, samples in blocks:
                 if 0 < self._end_index < index and self._next < index:
-                    paused = (self._end_index / self.rate, index / self.rate)
-                    self._pauses.append("from {:.2f} to {:.2f} s".format(*paused))
+                    begin_s, end_s = self._end_index / self.rate, index / self.rate
+                    self._pauses.add(f"from {begin_s:.2f} to {end_s:.2f} s")
                 self._end_index = index + len(samples)
                 while index > self._next and not self._done():
                     silence = min(index, self._last or index) - self._next
