@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 # Imported by name, with an error that says what to install.
-REQUIRED = re.compile(r'\brequire\(\s*"(\w+)",\s*extra="([^"]+)"')
+REQUIRED = re.compile(r'\brequire\(\s*"(\w+)[\w.]*",\s*extra="([^"]+)"')
 BY_NAME = re.compile(r'\bimport_module\(\s*"(\w+)')
 # Used by importing another package's front for it.
 FRONTS = {"torch.utils.tensorboard": "tensorboard"}
+# Distributions whose modules have another name.
+DISTRIBUTIONS = {"skimage": "scikit-image", "PIL": "pillow"}
 
 
 def imported_indirectly(package: Path) -> list[str]:
@@ -20,6 +22,7 @@ def imported_indirectly(package: Path) -> list[str]:
     text = "\n".join(file.read_text("utf-8") for file in package.glob("src/**/*.py"))
     fronted = [module for front, module in FRONTS.items() if f"from {front} import" in text]
     named = {*(module for module, _ in REQUIRED.findall(text)), *BY_NAME.findall(text), *fronted}
+    named = {DISTRIBUTIONS.get(module, module) for module in named}
     # A distribution's name may have hyphens where its module's has underscores.
     return sorted(named | {module.replace("_", "-") for module in named})
 
@@ -47,7 +50,8 @@ def test_extras_that_errors_name_bring_the_module(packages: list[Path]) -> None:
     named = {(module, extra) for module, extra in hints if "[" in extra}
     assert named
     for module, extra in named:
-        wanted = re.compile(module.replace("_", "[-_]") + r"\b")
+        name = DISTRIBUTIONS.get(module, module)
+        wanted = re.compile(name.replace("_", "[-_]") + r"\b")
         assert any(map(wanted.match, brought(extra, extras))), (module, extra)
 
 

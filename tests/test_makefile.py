@@ -37,7 +37,10 @@ def test_pkg_restricts_tests_and_wheels(workspace: Path, command) -> None:
 
 def test_unknown_package_is_refused(workspace: Path, command) -> None:
     err = command("make", "test", "PKG=mepr-txt", cwd=workspace, code=2).stderr
-    assert "no package mepr-txt; there are shared mepr-audio mepr-text" in err
+    assert (
+        "no package mepr-txt; there are shared mepr-audio mepr-body mepr-face mepr-scene mepr-text"
+        in err
+    )
 
 
 def test_stages_ask_for_a_corpus(workspace: Path, command) -> None:

@@ -98,7 +98,7 @@ class Pipeline:
 
     Attributes:
         runs: the folder.
-        options: `--profile` and `--device`, for the modalities' commands.
+        options: `--profile` and `--device`, for extraction and the modalities' commands.
         training: `--set` options of all trainings.
         device: `--device`, for the fusion's.
     """
@@ -108,11 +108,19 @@ class Pipeline:
     training: tuple[str, ...]
     device: tuple[str, ...]
 
+    def extract(self, plans: Sequence[Plan]) -> None:
+        """Extract the features of all modalities, in one pass over the videos."""
+        names = [made.modality.name for made in plans if made.inputs]
+        used = {corpus.name: corpus for made in plans for corpus in made.inputs}
+        if names:
+            where = ("--store", str(self.runs / "store"), "--modalities", ",".join(names))
+            command = ["mepr", "extract", "--resume", *corpus_options(list(used.values())), *where]
+            call([*command, *self.options])
+
     def stage1(self, made: Plan) -> bool:
-        """Extract features and train one model per task. False: there was nothing to do."""
+        """Train one model per task. False: there was nothing to do."""
         if not made.inputs:
             return False
-        self._call(made, "extract", "--resume", corpora=made.inputs)
         for task, corpora in made.labelled.items():
             if corpora:
                 run = ("--run", str(self._run(made, f"stage1-{task}")), "--resume")
@@ -245,6 +253,8 @@ def run(arguments: argparse.Namespace) -> int:
         if stage == "stage3":
             done = [pipeline.stage3(corpora)]
         else:
+            if stage == "stage1":
+                pipeline.extract(plans)
             done = [getattr(pipeline, stage)(made) for made in plans]
         if not any(done):
             say(f"nothing to do for {stage}: see what was skipped, and why, above")

@@ -93,7 +93,8 @@ def measure(name: str, path: Path) -> dict[str, float]:
 
 def _ours(corpus: Any, changes: dict[str, Any]) -> float:
     from mepr_shared import config
-    from mepr_shared.extract.engine import clip_inputs, extract_corpus
+    from mepr_shared.extract.engine import extract_corpus
+    from mepr_shared.extract.inputs import clip_inputs
     from mepr_text.plugin import TEXT
 
     table = config.read_toml(TEXT.profiles["small"])["encoder"]

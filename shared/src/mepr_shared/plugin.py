@@ -6,7 +6,7 @@ light (no torch at import); its heavy parts are imported inside `open_extractor`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -53,6 +53,8 @@ class ClipFeatures:
         mask: `[T]` bool, True where the frame is valid; None means all are.
         hop_s: seconds between frames where they are evenly spaced.
         score: detection score in [0, 1] where there is a detector.
+        time_s, frame_score: `[T]` float32: when each frame appears in the media, in s, and its
+            detection score, where they are pictures.
         stream: in place of `frames`, those of a clip too long to be held, as chunks `[t, D]`. It
             is read once; only after that `status` and `reason` are final.
     """
@@ -63,6 +65,8 @@ class ClipFeatures:
     mask: np.ndarray | None = None
     hop_s: float | None = None
     score: float | None = None
+    time_s: np.ndarray | None = None
+    frame_score: np.ndarray | None = None
     stream: Iterator[np.ndarray] | None = None
 
 
@@ -84,6 +88,35 @@ class Extractor(Protocol):
 
     def cost(self, clip: ClipInput) -> float:
         """Relative cost of a clip, so that clips of like length are batched together."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A clip, and the names of the extractors that want it."""
+
+    clip: ClipInput
+    names: tuple[str, ...]
+
+
+class SharedPass(Protocol):
+    """Several extractors over the same files, which are opened and decoded once.
+
+    Attributes:
+        seconds: what was spent on what so far.
+    """
+
+    seconds: Mapping[str, float]
+
+    def run(self, work: Iterable[Work]) -> Iterator[tuple[Work, dict[str, ClipFeatures]]]:
+        """Features by extractor's name for every clip, in order; equal to those of single runs."""
+
+
+@runtime_checkable
+class SharesPass(Protocol):
+    """An extractor that can share its pass over the files with others of its kind."""
+
+    def one_pass(self, extractors: Mapping[str, Any]) -> SharedPass:
+        """A pass for these extractors by name, this one among them."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +177,12 @@ def reopen(modality: Modality, spec: Mapping[str, Any], *, device: str) -> Extra
     """
     table = {"id": spec["encoder"], "revision": spec["revision"], **spec["settings"]}
     extractor = modality.open_extractor(build(modality.encoder_settings, table), device=device)
-    if extractor.spec["weights_sha256"] != spec["weights_sha256"]:
-        raise ConfigError(
-            f"the weights of encoder {spec['encoder']} are not those the model was trained with",
-            hint="restore that version of the encoder, or train again",
-        )
+    for name, what in (("weights_sha256", "encoder"), ("detectors", "the detectors of")):
+        if extractor.spec.get(name) != spec.get(name):
+            raise ConfigError(
+                f"the weights of {what} {spec['encoder']} are not those the model was trained with",
+                hint="restore that version, or train again",
+            )
     return extractor
 
 

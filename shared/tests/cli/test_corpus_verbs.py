@@ -33,7 +33,7 @@ def test_demo_writes_what_it_says(mepr, tmp_path: Path) -> None:
 
 def test_demo_options_reach_the_generator(mepr, tmp_path: Path) -> None:
     options = ("--clips", 90, "--seed", 5, "--without-relations", "--shuffle-labels")
-    mepr("corpus", "demo", tmp_path, *options, "--emotion-kind", "multi_label")
+    mepr("corpus", "demo", tmp_path, *options, "--emotion-kind", "multi_label", "--media-clips", 0)
     report = Corpus.read(tmp_path / "demo_both.parquet").meta.import_report
     assert (report["relations"], report["shuffle_labels"]) == (False, True)
     assert (report["emotion_kind"], report["clips"]) == ("multi_label", 30)
@@ -58,6 +58,25 @@ def test_demo_without_pyav_says_both_ways_out(refused, tmp_path: Path, monkeypat
     error = refused("corpus", "demo", tmp_path / "demo").err
     assert "pip install 'mepr-shared[media]'" in error and "--media-clips 0" in error
     assert not (tmp_path / "demo").exists()
+
+
+def test_demo_without_scikit_image_says_both_ways_out(refused, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    error = refused("corpus", "demo", tmp_path / "demo").err
+    assert "pip install 'mepr-shared[demo]'" in error and "--media-clips 0" in error
+    assert not (tmp_path / "demo").exists()
+
+
+def test_demo_of_features_only_needs_neither(mepr, tmp_path: Path, monkeypatch) -> None:
+    for module in ("av", "skimage.data"):
+        monkeypatch.setitem(sys.modules, module, None)
+    options = ("--features-only", "--clips", 3000, "--json")
+    records = mepr("corpus", "demo", tmp_path, *options).records
+    assert {record["name"] for record in records} == {
+        *("demo_features", "audio", "text", "face", "body", "scene"),
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {"features"}
+    assert len(Corpus.read(tmp_path / "features" / "demo_features.parquet")) == 3000
 
 
 def test_demo_is_all_or_nothing(refused, tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ def _actors(text: str) -> frozenset[int]:
 
 
 def _table_options(verb: argparse.ArgumentParser) -> None:
-    verb.set_defaults(options=("columns", "emotion_kind", "emotion_max", "present_above"))
+    verb.set_defaults(
+        options=("columns", "emotion_kind", "emotion_max", "present_above", "source_pattern")
+    )
     verb.add_argument(
         "--map",
         dest="columns",
@@ -152,6 +154,11 @@ def _table_options(verb: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="X",
         help="an emotion counts as present above this value (default: 0)",
+    )
+    verb.add_argument(
+        "--source-pattern",
+        metavar="REGEX",
+        help="its first group in a file's name is the source (person), e.g. '(.+)_[0-9]+'",
     )
 
 
@@ -189,13 +196,14 @@ def _demo(corpus: Any) -> None:
         "--media-clips",
         type=int,
         metavar="N",
-        help="clips of demo_both with an MP4 file in OUT_DIR/media, which takes PyAV "
-        "(default: 120, at most three fifths of demo_both; 0: none)",
+        help="clips of demo_both with an MP4 file in OUT_DIR/media, which takes PyAV and "
+        "scikit-image (default: 48, at most three fifths of demo_both; 0: none)",
     )
     verb.add_argument(
         "--features-only",
         action="store_true",
-        help="only OUT_DIR/features: embeddings of five modalities, for `mepr export create`",
+        help="only OUT_DIR/features: embeddings of five modalities, for `mepr export create`; "
+        "no texts, no media, so that --clips can be large",
     )
     verb.add_argument(
         "--without-relations",

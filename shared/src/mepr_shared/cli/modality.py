@@ -45,6 +45,7 @@ def build_parser(modality: Modality, version: str) -> argparse.ArgumentParser:
     _extract(verbs)
     _train(verbs)
     _evaluate(verbs)
+    _crossval(verbs)
     _export(verbs)
     _predict(verbs, modality)
     _search(verbs)
@@ -57,14 +58,14 @@ def _extract(verbs: Any) -> None:
     )
     verb.add_argument("--corpus", type=Path, action="append", required=True, metavar="X.parquet")
     verb.add_argument("--store", type=Path, required=True)
-    _encoder_options(verb)
+    encoder_options(verb)
     verb.add_argument("--set", action="append", default=[], metavar="encoder.KEY=VALUE")
     verb.add_argument(
         "--resume",
         action="store_true",
         help="go on after an interruption (an extraction always reuses what is finished)",
     )
-    _device_option(verb)
+    device_option(verb)
 
 
 def _train(verbs: Any) -> None:
@@ -73,13 +74,7 @@ def _train(verbs: Any) -> None:
         stages, "stage1", "modality_verbs:run_stage1", "one task on one or several corpora"
     )
     stage1.add_argument("--task", choices=("emotion", "traits"), required=True)
-    stage1.add_argument(
-        "--augment",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="train on copies too that were extracted with --set encoder.KEY=VALUE",
-    )
+    _augment_option(stage1)
     stage2 = add_verb(
         stages, "stage2", "modality_verbs:run_stage2", "both tasks over two frozen stage-1 runs"
     )
@@ -106,6 +101,26 @@ def _evaluate(verbs: Any) -> None:
     verb.add_argument("--by", metavar="COLUMN", help="the same per group of a corpus column")
 
 
+def _crossval(verbs: Any) -> None:
+    verb = add_verb(
+        verbs,
+        "crossval",
+        "crossval_verb:run_crossval",
+        "stage 1 on small corpora: K models, every clip judged by one that never saw its source",
+    )
+    verb.add_argument("--task", choices=("emotion", "traits"), required=True)
+    verb.add_argument("--corpus", type=Path, required=True, metavar="X.parquet")
+    verb.add_argument("--store", type=Path, required=True)
+    encoder_options(verb)
+    device_option(verb)
+    _augment_option(verb)
+    verb.add_argument("--run", type=Path, required=True, help="directory of the fold runs")
+    verb.add_argument("--folds", type=int, default=5, metavar="K")
+    verb.add_argument("--by", default="source_id", metavar="COLUMN", help="(default: source_id)")
+    verb.add_argument("--config", type=Path, help="TOML file laid over the profile")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+
+
 def _export(verbs: Any) -> None:
     verb = add_verb(
         verbs, "export", "modality_verbs:run_export", "predictions and embeddings for stage 3"
@@ -130,7 +145,7 @@ def _predict(verbs: Any, modality: Modality) -> None:
     )
     verb.add_argument("input", nargs="+", metavar="TEXT" if "text" in modality.inputs else "FILE")
     verb.add_argument("--run", type=Path, required=True, help="a stage-1 or stage-2 run")
-    _device_option(verb)
+    device_option(verb)
 
 
 def _search(verbs: Any) -> None:
@@ -151,15 +166,27 @@ def _search(verbs: Any) -> None:
 def _data_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--corpus", type=Path, action="append", required=True, metavar="X.parquet")
     verb.add_argument("--store", type=Path, required=True)
-    _encoder_options(verb)
-    _device_option(verb)
+    encoder_options(verb)
+    device_option(verb)
 
 
-def _encoder_options(verb: argparse.ArgumentParser) -> None:
+def _augment_option(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--augment",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="train on copies too that were extracted with --set encoder.KEY=VALUE",
+    )
+
+
+def encoder_options(verb: argparse.ArgumentParser) -> None:
+    """`--profile` or `--encoder`."""
     which = verb.add_mutually_exclusive_group()
     which.add_argument("--profile", choices=("small", "paper"), help="default: small")
     which.add_argument("--encoder", metavar="ID_OR_DIR", help="any encoder instead of a profile's")
 
 
-def _device_option(verb: argparse.ArgumentParser) -> None:
+def device_option(verb: argparse.ArgumentParser) -> None:
+    """`--device`."""
     verb.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")

@@ -21,6 +21,7 @@ Settings = TypeVar("Settings", Stage1Settings, Stage2Settings)
 
 def run_extract(arguments: argparse.Namespace) -> int:
     """`mepr-M extract`: encode corpora into the frame store."""
+    from mepr_shared.cli.extract_verb import emit_summary
     from mepr_shared.extract.engine import extract_corpus
 
     modality: Modality = arguments.modality
@@ -32,18 +33,7 @@ def run_extract(arguments: argparse.Namespace) -> int:
             summary = extract_corpus(
                 modality, extractor, corpus, arguments.store, on_progress=update
             )
-        record = {
-            "corpus": corpus.name,
-            "modality": modality.name,
-            "store": str(summary.store),
-            "extracted": summary.extracted,
-            "reused": summary.reused,
-            "seconds": round(summary.seconds, 2),
-            "statuses": dict(summary.statuses),
-        }
-        for problem in summary.problems:
-            say(f"  {problem}")
-        emit(arguments, [record], list(record))
+        emit_summary(arguments, corpus.name, modality.name, summary)
     return 0
 
 
@@ -63,7 +53,7 @@ def run_stage1(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         device=arguments.device,
         on_epoch=say_epoch,
-        copies=[_copy_stores(arguments, stores, text) for text in arguments.augment],
+        copies=[copy_stores(arguments, stores, text) for text in arguments.augment],
     )
     return _print_run(arguments, run)
 
@@ -128,7 +118,7 @@ def run_export(arguments: argparse.Namespace) -> int:
                 store,
                 arguments.out,
                 distribution=modality.distribution,
-                module=type(modality).__module__.split(".")[0],
+                module=modality.distribution.replace("-", "_"),
                 reuse=newest_export_of(run, corpus, arguments.out) if arguments.update else None,
                 fold_runs=fold_runs,
                 device=arguments.device,
@@ -243,7 +233,7 @@ def _agrees(spec: dict[str, Any], table: dict[str, Any]) -> bool:
     )
 
 
-def _copy_stores(
+def copy_stores(
     arguments: argparse.Namespace, stores: list[FrameStore], assignment: str
 ) -> list[FrameStore]:
     """The stores that differ from these by one encoder setting (`--augment speed=1.1`).

@@ -16,7 +16,8 @@ less often of sadness. `relations=False` plants neither, `shuffle_labels=True` c
 between content and labels. `oracle` gives the expected label given the content.
 
 Some clips of `demo_both` can have media too (`demo_media`): a voice whose prosody carries the
-emotions fully and the trait levels in part (`demo_speech`). Media are drawn apart from texts, so
+emotions fully and the trait levels in part (`demo_speech`), and pictures of a person whose face,
+body and background each carry both in part (`demo_picture`). Media are drawn apart from texts, so
 that a clip can have both, either or neither, and the texts and labels are the same without them.
 
 The features of `make_demo_features` (five modalities without media) are in `demo_features`.
@@ -54,7 +55,7 @@ __all__ = [
     "usual_media",
 ]
 
-CLIPS, MEDIA_CLIPS = 600, 120
+CLIPS, MEDIA_CLIPS = 600, 48
 NAMES = {"emotion": "demo_emotion", "traits": "demo_traits", "both": "demo_both"}
 HAPPINESS, SADNESS = EMOTIONS.index("happiness"), EMOTIONS.index("sadness")
 EMOTION_SHARE = (0.28, 0.12, 0.12, 0.12, 0.12, 0.12, 0.12)
@@ -104,7 +105,7 @@ def make_demo(
     Raises:
         DataError: too few clips for the splits or for the media, another emotion kind, or what
             is to be written exists.
-        MissingDependency: media without PyAV.
+        MissingDependency: media without PyAV or scikit-image.
     """
     if emotion_kind not in ("single_label", "multi_label"):
         raise DataError(f"the demo's emotions are single_label or multi_label, not {emotion_kind}")
@@ -120,7 +121,7 @@ def make_demo(
     ]
     folder = Path(out_dir).resolve() / demo_media.FOLDER
     if media:
-        demo_media.require_av()
+        demo_media.require_media()
     drawn = [_draw(plan) for plan in plans]
     corpora = [_corpus(plan, one, folder) for plan, one in zip(plans, drawn, strict=True)]
     if media:
@@ -134,7 +135,7 @@ def make_demo(
 
 
 def usual_media(clips: int) -> int:
-    """How many clips have media where nobody says: three fifths of `demo_both`, but not over 120.
+    """How many clips have media where nobody says: three fifths of `demo_both`, but not over 48.
 
     Args:
         clips: as in `make_demo`.
@@ -162,8 +163,9 @@ def oracle(corpus: Corpus) -> Expected:
 
     Emotions: the posterior probability of each label. Traits: the posterior mean (it minimises
     the squared error; the noise is symmetric, so it minimises the absolute error too). A text
-    tells all of the content. A voice tells the emotions, but the trait levels only in part: for
-    clips that have no text, the traits here are more than can be reached. A clip with neither
+    tells all of the content. A voice tells the emotions, but the trait levels only in part, and
+    pictures tell both in part: for clips that have no text, the traits here are more than can be
+    reached. A clip with neither
     gets the corpus mean.
 
     Args:

@@ -1,13 +1,11 @@
-"""Media files of the demo corpus: short MP4 clips with a voice and a small picture.
+"""Media files of the demo corpus: short MP4 clips of a person who speaks.
 
 The samples and the pictures are frozen like the rest of the generator. The bytes of the files are
 not: they are what the encoders of the installed PyAV make of them (AAC at 64 kbit/s, MPEG-4).
 
-Everything here is drawn from random streams of its own, one per speaker and one per clip: the
-texts and labels of a corpus do not depend on its media, nor a clip on how many others have media.
-
-The picture is a gradient in slow motion that tells nothing. A picture that shows the content takes
-the place of `plain_pictures` and need not change anything else.
+Everything here is drawn from random streams of its own, per speaker and per clip, for the voice and
+for each part of the picture: the texts and labels of a corpus do not depend on its media, nor a
+clip on how many others have media, nor what is heard on what is seen.
 """
 
 from __future__ import annotations
@@ -22,20 +20,20 @@ from typing import Any, Self
 
 import numpy as np
 
+from mepr_shared.corpora.demo_photo import require_photographs
+from mepr_shared.corpora.demo_picture import HEIGHT, PICTURES_PER_S, WIDTH, Chances, Looks, pictures
 from mepr_shared.corpora.demo_plan import Content, DemoPlan, random_state
 from mepr_shared.corpora.demo_speech import Speaker, speak
 from mepr_shared.corpora.demo_voice import RATE
 from mepr_shared.errors import DataError, MissingDependency, require
 
 FOLDER = "media"
-PICTURES_PER_S = 5
-HEIGHT, WIDTH = 72, 96
 _AUDIO_BITS_PER_S = 64_000
-_VIDEO_BITS_PER_S = 100_000
+_VIDEO_BITS_PER_S = 190_000
 
 # What the random streams are for; the first number keeps them apart from those of the text.
 _STREAM = 0x6D656469
-_CHOICE, _SPEAKER, _VOICE, _PICTURE = range(4)
+_CHOICE, _SPEAKER, _VOICE, _PICTURE, _LOOKS = range(5)
 
 
 def media_rows(plan: DemoPlan) -> np.ndarray:
@@ -50,6 +48,14 @@ def clip_samples(plan: DemoPlan, content: Content, row: int) -> np.ndarray:
     speaker = Speaker.draw(random_state([_STREAM, plan.seed, _SPEAKER, source]))
     random = random_state([_STREAM, plan.seed, _VOICE, row])
     return speak(content.told[row], content.levels[row], speaker, random)
+
+
+def clip_pictures(plan: DemoPlan, content: Content, row: int, count: int) -> Iterator[np.ndarray]:
+    """What is seen in a clip: `count` pictures uint8 `[HEIGHT, WIDTH, 3]`, before encoding."""
+    source = int(content.sources[row])
+    looks = Looks.draw(random_state([_STREAM, plan.seed, _LOOKS, source]))
+    parts = [random_state([_STREAM, plan.seed, _PICTURE, row, part]) for part in range(3)]
+    return pictures(content.told[row], content.levels[row], looks, Chances(*parts), count)
 
 
 def write_media(
@@ -69,9 +75,8 @@ def write_media(
     rows = media_rows(plan).tolist()
     for done, row in enumerate(rows, start=1):
         samples = clip_samples(plan, content, row)
-        random = random_state([_STREAM, plan.seed, _PICTURE, row])
-        count = round(len(samples) / RATE * PICTURES_PER_S)
-        write_mp4(folder / file_name(sample_ids[row]), samples, plain_pictures(count, random))
+        seen = clip_pictures(plan, content, row, round(len(samples) / RATE * PICTURES_PER_S))
+        write_mp4(folder / file_name(sample_ids[row]), samples, seen)
         if on_progress:
             on_progress(done, len(rows))
 
@@ -81,24 +86,13 @@ def file_name(sample_id: str) -> str:
     return f"{sample_id}.mp4"
 
 
-def plain_pictures(count: int, random: np.random.RandomState) -> Iterator[np.ndarray]:
-    """`count` pictures uint8 `[72, 96, 3]`: a gradient between two colours that turns slowly."""
-    colours = random.randint(256, size=(2, 3))
-    angle, turn = 2 * np.pi * random.random_sample(2)
-    y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
-    for number in range(count):
-        now = angle + (turn - np.pi) * number / (PICTURES_PER_S * np.pi)
-        place = (0.5 + 0.35 * (x * np.cos(now) + y * np.sin(now)))[..., None]
-        yield np.round(colours[0] * place + colours[1] * (1 - place)).astype(np.uint8)
-
-
 def write_mp4(path: Path, samples: np.ndarray, pictures: Iterable[np.ndarray]) -> None:
     """An MP4 file of AAC sound and MPEG-4 pictures.
 
     Args:
         path: the file.
         samples: float32 `[n]` at `RATE`, in [-1, 1].
-        pictures: uint8 `[72, 96, 3]`, `PICTURES_PER_S` of them for each second.
+        pictures: uint8 `[HEIGHT, WIDTH, 3]`, `PICTURES_PER_S` of them for each second.
 
     Raises:
         MissingDependency: PyAV is not installed.
@@ -120,6 +114,16 @@ def write_mp4(path: Path, samples: np.ndarray, pictures: Iterable[np.ndarray]) -
         sound.sample_rate, sound.pts, sound.time_base = RATE, 0, Fraction(1, RATE)
         container.mux(audio.encode(sound))
         container.mux(audio.encode(None))
+
+
+def require_media() -> None:
+    """Ask for what writing media takes, before any work is done.
+
+    Raises:
+        MissingDependency: with the pip command, and how to do without.
+    """
+    require_av()
+    require_photographs()
 
 
 def require_av() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +45,7 @@ def split_corpus(
             f"fractions {fractions} are no shares of {', '.join(SPLITS)}",
             hint="positive numbers that sum to 1, e.g. train=0.7 val=0.15 test=0.15",
         )
-    part = deal(_groups(corpus, by), stratification(corpus), shares, seed)
+    part = deal(groups_of(corpus, by), stratification(corpus), shares, seed)
     names = np.array(list(fractions), dtype=object)[part]
     said = ", ".join(f"{split} {share:g}" for split, share in fractions.items())
     table = _with_column(corpus.table, "split", pa.array(names.tolist(), pa.string()))
@@ -62,7 +62,7 @@ def fold_corpus(
     if folds < 2:
         raise DataError(f"{folds} folds are none", hint="at least 2")
     shares = np.full(folds, 1 / folds)
-    part = deal(_groups(corpus, by), stratification(corpus), shares, seed)
+    part = deal(groups_of(corpus, by), stratification(corpus), shares, seed)
     table = _with_column(corpus.table, "fold", pa.array(part, pa.int32()))
     return _renamed(corpus, table, name, f"{folds} folds by {by}; seed {seed}")
 
@@ -124,7 +124,14 @@ def deal(groups: np.ndarray, strata: np.ndarray, shares: np.ndarray, seed: int) 
     return part_of[groups]
 
 
-def _groups(corpus: Corpus, by: str) -> np.ndarray:
+def with_splits(corpus: Corpus, splits: Sequence[str]) -> Corpus:
+    """The same corpus in memory with another `split` column, `[N]` names."""
+    table = _with_column(corpus.table, "split", pa.array(list(splits), pa.string()))
+    return Corpus(corpus.meta, table, corpus.path)
+
+
+def groups_of(corpus: Corpus, by: str) -> np.ndarray:
+    """`[N]` int: the group of each sample by the values of a column."""
     values = corpus.column(by)
     if all(value is None for value in values):
         raise DataError(f"corpus {corpus.name!r} has no {by}", hint="choose another column")

@@ -14,7 +14,7 @@ from pathlib import Path
 from mepr_shared.errors import ConfigError, MeprError, MissingDependency, require
 
 PACKAGE_SCHEME = "package:"
-WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt")
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 SKIPPED_ON_HUB = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "onnx/*", "openvino/*", "*.gguf"]
 
 

@@ -4,6 +4,8 @@ A field is found under its own name or under the one the map gives it:
 `sample_id, split, source_id, speaker_id, context_id, context_order, media, start_s, end_s, text,
 fold, interview, group_*`; `emotion` (a column of emotion names, or lists of seven values) or
 `emotion.<name>` (a number column each); `traits` (lists of five) or `traits.<name>`.
+A table of files needs no more than `file` (or `path`, `filename`) and a label: `file` is then the
+media, and the id where there is no other.
 
 Labels that cannot be are refused with row and field: whoever made the table can mend it.
 """
@@ -11,6 +13,7 @@ Labels that cannot be are refused with row and field: whoever made the table can
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +38,7 @@ LABEL_FIELDS = (
     *(f"emotion.{name}" for name in EMOTIONS),
     *(f"traits.{name}" for name in TRAITS),
 )
+MEDIA_NAMES = ("file", "filename", "path")
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -92,6 +96,7 @@ def read(
     emotion_kind: str | None = None,
     emotion_max: float | None = None,
     present_above: float = 0.0,
+    source_pattern: str | None = None,
 ) -> ImportResult:
     """Import a table.
 
@@ -103,6 +108,9 @@ def read(
         emotion_kind: one of `labels.EMOTION_KINDS`; found out where the values leave no doubt.
         emotion_max: largest possible value (needed for `intensity`).
         present_above: an emotion counts as present above this value.
+        source_pattern: regular expression that the file name without its ending (without media:
+            the sample id) begins with; its first group is the `source_id`. A row that it does not
+            fit is a source of its own.
 
     Raises:
         DataError: no such column, a value out of range, a duplicate id, ...; row and field named.
@@ -120,6 +128,8 @@ def read(
             found[index_field] = _numbers(cells, column, index_field)
     if "split" in found:
         found["split"] = [_split(cells, row, value) for row, value in enumerate(found["split"])]
+    if source_pattern is not None:
+        found["source_id"] = _sources(found, source_pattern, report)
     _check_times(cells, found)
     _attach_media(found, source, report)
     emotion = table_labels.emotions(cells, fields, emotion_kind, emotion_max, present_above)
@@ -178,6 +188,11 @@ def _match(cells: Cells, columns: Mapping[str, str]) -> dict[str, str]:
         free = free and index_field not in fields and column not in fields.values()
         if free and (index_field in known or index_field.startswith(GROUP_PREFIX)):
             fields[index_field] = column
+    if "media" not in fields:
+        media = next((n for n in names if n.lower() in MEDIA_NAMES and n not in given.values()), "")
+        fields |= {"media": media} if media else {}
+    if "sample_id" not in fields and "media" in fields:
+        fields["sample_id"] = fields["media"]
     order = {name: position for position, name in enumerate(known)}
     return dict(sorted(fields.items(), key=lambda item: order.get(item[0], len(order))))
 
@@ -241,6 +256,31 @@ def _check_times(cells: Cells, found: Mapping[str, Any]) -> None:
         raise cells.error(int(row), "start_s", f"is {start[row]:g}, below 0")
     for row in np.flatnonzero(end <= np.nan_to_num(start)):
         raise cells.error(int(row), "end_s", f"is {end[row]:g}, not after start_s")
+
+
+def _sources(found: Mapping[str, Any], pattern: str, report: ImportReport) -> list[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"--source-pattern {pattern!r} is no regular expression: {error}") from None
+    if not compiled.groups:
+        raise DataError(
+            f"--source-pattern {pattern!r} has no group", hint="e.g. '(.+)_[0-9]+': in brackets"
+        )
+    names = [
+        Path(media).stem if media else sample_id
+        for media, sample_id in zip(
+            found.get("media", [None] * len(found["sample_id"])), found["sample_id"], strict=True
+        )
+    ]
+    matches = [compiled.match(name) for name in names]
+    unfit = sum(not (match and match.group(1)) for match in matches)
+    if unfit:
+        report.notes.append(f"{unfit} rows do not fit the source pattern: each is its own source")
+    return [
+        match.group(1) if match and match.group(1) else name
+        for match, name in zip(matches, names, strict=True)
+    ]
 
 
 def _attach_media(found: dict[str, Any], source: Path, report: ImportReport) -> None:

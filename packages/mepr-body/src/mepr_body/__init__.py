@@ -1,0 +1,3 @@
+"""The body modality of MEPR."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+"""The face modality of MEPR."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+"""The scene modality of MEPR."""
+
+__version__ = "0.1.0"
