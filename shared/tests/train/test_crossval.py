@@ -22,7 +22,7 @@ TINY = build(
     Stage1Settings,
     {
         "model": {"width": 16, "feedforward": 32, "dropout": 0.0},
-        "fit": {"epochs": 6, "batch_size": 32, "learning_rate": 1e-2},
+        "fit": {"epochs": 15, "batch_size": 16, "learning_rate": 1e-2},
     },
 )
 
@@ -55,7 +55,7 @@ def make(folder, *, kind: str = "single_label", signal: float = 1.0):
     spec = {"encoder": "toy", "revision": "", "weights_sha256": "0", "settings": {}, "schema": 1}
     with FrameStoreWriter(folder / "store", "small", "synthetic", spec) as writer:
         for i, sample_id in enumerate(columns["sample_id"]):
-            told = np.concatenate([signal * emotion[i], 4 * columns["traits"][i]])
+            told = np.concatenate([signal * emotion[i], 2 * columns["traits"][i]])
             frames = told + 0.1 * random.normal(size=(2, 12))
             writer.add(sample_id, input_sha256="x", frames=frames.astype(np.float32))
     return corpus, FrameStore.open(writer.path)
@@ -72,7 +72,7 @@ def test_every_clip_is_judged_once_by_a_model_that_never_saw_its_source(tmp_path
     assert result["emotion"]["n"] == CLIPS - 1 == sum(fold["n"] for fold in result["per_fold"])
     assert result["split"] == "crossval" and result["folds"] == 3 and result["by"] == "source_id"
     assert result["emotion"]["uar"] > 0.8 > result["baseline"]["emotion"]["uar"]
-    assert result["emotion"]["ci"]["uar"][0] < result["emotion"]["uar"]
+    assert result["emotion"]["ci"]["uar"][0] <= result["emotion"]["uar"]
     mean = np.mean([fold["uar"] for fold in result["per_fold"]])
     assert result["over_folds"]["uar"]["mean"] == pytest.approx(mean)
     assert json.loads((path / "crossval.json").read_text()) == json.loads(json.dumps(result))

@@ -1,14 +1,16 @@
 """Cross-validation of stage 1: every clip of a corpus is predicted by a model that never saw its
 source.
 
-For corpora too small to spare a validation split. Each model chooses its epoch on a part of its
-own training sources, never on the fold it is judged on. Clips of a test split take no part.
+For corpora too small to spare a validation split. Nothing is selected: each model is trained for
+`fit.epochs` and its last epoch counts. A tenth of its training sources serves for calibration and
+curves. Clips of a test split take no part.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,8 @@ from mepr_shared.train.models import load_model
 from mepr_shared.train.settings import Stage1Settings
 from mepr_shared.train.stages import train_stage1
 
-# Of the training sources of a fold, the share on which its epoch is chosen.
-VALIDATION_SHARE = 0.125
+# Of the training clips of a fold, the share that calibrates its model.
+VALIDATION_SHARE = 0.1
 RESULT = "crossval.json"
 HEADLINES = {"emotion": ("uar", "weighted_f1"), "traits": ("ccc", "macc")}
 
@@ -71,6 +73,7 @@ def cross_validate(
     kept = corpus.take(np.flatnonzero(corpus.splits != "test"))
     if not len(kept):
         raise DataError(f"corpus {corpus.name!r} has no clips outside its test split")
+    settings = replace(settings, fit=replace(settings.fit, keep="last"))
     fold = np.array(fold_corpus(kept, folds, by=by).column("fold"), dtype=np.int64)
     parts: list[ClipSet] = []
     answers: list[Predictions] = []

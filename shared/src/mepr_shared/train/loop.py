@@ -72,7 +72,7 @@ def fit(
     device: str = "cpu",
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
-    """Train to the best validation score; the chosen weights are in the run and in the model.
+    """Train to the best validation score (or to the end); the chosen weights are in run and model.
 
     A run that was interrupted goes on after its last finished epoch: random numbers are drawn
     from (seed, epoch), so the result is the same as without the interruption.
@@ -99,7 +99,8 @@ def fit(
             average.load(extra)
     writer = _summary_writer(run, len(history))
     precision = torch.bfloat16 if uses_bf16(settings.precision, device) else None
-    best = _best(history)
+    last = settings.keep == "last"
+    best = history[-1] if last and history else _best(history)
 
     if start_counts and not history:
         model.eval()
@@ -109,7 +110,7 @@ def fit(
         save_weights(model.state_dict(), run.path / "weights.safetensors")
     epochs_done = history[-1]["epoch"] if history else 0
     for epoch in range(epochs_done + 1, settings.epochs + 1):
-        if _exhausted(history, settings.patience):
+        if not last and _exhausted(history, settings.patience):
             break
         started = time.perf_counter()
         torch.manual_seed(settings.seed * 100_003 + epoch)
@@ -131,7 +132,7 @@ def fit(
             )
             if not math.isfinite(scores["score"]):
                 raise MeprError(f"the validation score of epoch {epoch} is {scores['score']}")
-            if not best or scores["score"] > best["val"]["score"]:
+            if last or not best or scores["score"] > best["val"]["score"]:
                 best = history[-1]
                 # Weights go first: if the trainer state is lost, this epoch is simply redone.
                 save_weights(model.state_dict(), run.path / "weights.safetensors")

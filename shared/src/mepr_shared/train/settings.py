@@ -88,6 +88,8 @@ class FitSettings:
 
     Attributes:
         warmup: share of all steps over which the rate rises from 0 (schedulers with warm-up).
+        keep: which epoch's weights are saved: the one with the best validation score, or the last
+            one, for validation splits too small to choose on.
         patience: epochs without a better validation score before stopping; 0 = never.
         clip_norm: largest gradient norm; 0 = no clipping.
         precision: `auto` is bf16 where the hardware multiplies it faster, else float32.
@@ -104,7 +106,8 @@ class FitSettings:
         "none", "plateau", "cosine", "onecycle", "linear_warmup", "cosine_warmup"
     ] = "cosine_warmup"
     warmup: float = only(0.1, "scheduler", "linear_warmup", "cosine_warmup", "onecycle")
-    patience: int = 5
+    keep: Literal["best", "last"] = "best"
+    patience: int = only(5, "keep", "best")
     clip_norm: float = 1.0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     average: float = 0.0
