@@ -64,5 +64,5 @@ def command(environment: dict[str, str]) -> Command:
 def demo(tmp_path_factory: pytest.TempPathFactory, command: Command) -> list[Path]:
     """Three small corpora: emotion labels, trait labels, both."""
     folder = tmp_path_factory.mktemp("demo")
-    command("mepr", "corpus", "demo", folder, "--clips", 210, "--seed", 1)
+    command("mepr", "corpus", "demo", folder, "--clips", 210, "--seed", 1, "--media-clips", 24)
     return sorted(folder.glob("*.parquet"))

@@ -15,6 +15,7 @@ from mepr_shared.corpora.index import Corpus, CorpusMeta
 
 ALL = ("stage1", "stage2", "export", "stage3")
 TINY = ("--set", "fit.epochs=1")
+OF_MEDIA = ("audio", "body", "face", "scene")
 TEXT = SimpleNamespace(name="text", distribution="mepr-text", inputs=("text",))
 
 
@@ -157,17 +158,17 @@ def test_all_stages_from_text_to_report(finished: SimpleNamespace, command) -> N
     assert "skip text x demo_emotion x traits" in done.stderr
     assert "skip text x demo_traits x emotion" in done.stderr
     stages = ("stage1-emotion", "stage1-traits", "stage2")
-    for run in (*(f"{name}/{stage}" for name in ("audio", "text") for stage in stages), "stage3"):
+    for run in (*(f"{name}/{stage}" for name in (*OF_MEDIA, "text") for stage in stages), "stage3"):
         for name in ("config.json", "weights.safetensors", "metrics.json", "log.jsonl"):
             assert (runs / run / name).is_file(), f"{run}/{name}"
         assert (runs / run / "report.md").read_text().startswith("# ")
         assert list((runs / run / "figures").glob("*.png"))
     ids = json.loads((runs / "last-export.json").read_text())
     text = {"text:demo_emotion", "text:demo_traits", "text:demo_both"}
-    assert set(ids) == text | {"audio:demo_both"}
+    assert set(ids) == text | {f"{name}:demo_both" for name in OF_MEDIA}
     command("mepr", "export", "verify", runs / "exports", "--deep")
     # It ends with the report's table and where the report is.
-    assert all(word in done.stdout for word in ("constant", "text", "audio"))
+    assert all(word in done.stdout for word in ("constant", "text", *OF_MEDIA))
     assert str(runs / "stage3" / "report.md") in done.stdout + done.stderr
 
 
@@ -182,4 +183,4 @@ def test_called_again_it_changes_nothing(finished: SimpleNamespace, tool: Path, 
     command("python", tool, "stage2", "export", *finished.options)
     assert {file: file.read_bytes() for file in kept} == before
     exports = finished.runs.glob("exports/*/*/*/manifest.json")
-    assert len(list(exports)) == 4
+    assert len(list(exports)) == 3 + len(OF_MEDIA)

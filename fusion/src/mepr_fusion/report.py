@@ -71,10 +71,10 @@ def write_report(evaluation: Evaluation, *, splits: Sequence[str] = ("val",)) ->
 
 
 def score_rows(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The report's table as records: stage 3, constant, each modality, their mean."""
+    """The report's table as records: stage 3, constant, each modality that answers, their mean."""
     rows = []
     for record in records:
-        answers = {"stage 3": record, "constant": record["baseline"], **record["modalities"]}
+        answers = {"stage 3": record, "constant": record["baseline"], **_answering(record)}
         for name, tasks in answers.items():
             values = {
                 score: (tasks.get(task) or {}).get(score)
@@ -93,13 +93,18 @@ def score_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
         "|---|---|---|---|" + "---|" * len(COLUMNS),
     ]
     for record in records:
-        answers = {"**stage 3**": record, "constant": record["baseline"], **record["modalities"]}
+        answers = {"**stage 3**": record, "constant": record["baseline"], **_answering(record)}
         for name, tasks in answers.items():
             cells = [score_cell(tasks.get("emotion"), score) for score in EMOTION_SCORES]
             cells += [score_cell(tasks.get("traits"), score) for score in TRAIT_SCORES]
             head = f"| {record['corpus']} | {record['split']} | {_answered(tasks)} | {name} | "
             lines.append(head + " | ".join(cells) + " |")
     return lines
+
+
+def _answering(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Modalities with an answer for some labelled sample; the coverage table counts the others."""
+    return {name: tasks for name, tasks in record["modalities"].items() if _answered(tasks)}
 
 
 def _answered(tasks: Mapping[str, Any]) -> int:
