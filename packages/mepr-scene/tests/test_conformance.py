@@ -7,16 +7,16 @@ import wave
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from mepr_scene.plugin import SCENE
 from mepr_shared.plugin import ClipInput
 from mepr_shared.testing.conformance import ModalityConformance
 
 pytest.importorskip("skimage", reason="needs mepr-shared[demo]")
-from mepr_shared.testing.pictures import person, person_video, picture_corpora
+from mepr_shared.testing.pictures import person_clips, picture_corpora, unreadable_clips
 
 MEDIA = tempfile.TemporaryDirectory(prefix="mepr-scene-")
+FOLDER = Path(MEDIA.name)
 
 
 def sound(path: Path) -> Path:
@@ -35,23 +35,13 @@ class TestScene(ModalityConformance):
 
     @classmethod
     def good_clips(cls) -> list[ClipInput]:
-        folder = Path(MEDIA.name)
-        Image.fromarray(next(person(1, seed=3))).save(folder / "picture.png")
-        return [
-            ClipInput("short", media=person_video(folder / "short.mp4", 0.5, seed=1)),
-            ClipInput("long", media=person_video(folder / "long.mp4", 1.5, seed=2)),
-            ClipInput("picture", media=folder / "picture.png"),
-        ]
+        return person_clips(FOLDER)
 
     @classmethod
     def bad_clips(cls) -> list[tuple[ClipInput, str]]:
-        folder = Path(MEDIA.name)
-        (folder / "text.mp4").write_text("words, not pictures")
         return [
-            (ClipInput("none"), "no_media"),
-            (ClipInput("gone", media=folder / "gone.mp4"), "no_media"),
-            (ClipInput("text", media=folder / "text.mp4"), "decode_error"),
-            (ClipInput("sound", media=sound(folder / "sound.wav")), "no_video"),
+            *unreadable_clips(FOLDER),
+            (ClipInput("sound", media=sound(FOLDER / "sound.wav")), "no_video"),
         ]
 
     @classmethod

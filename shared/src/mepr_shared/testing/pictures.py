@@ -16,6 +16,7 @@ from mepr_shared.corpora.demo_picture import PICTURES_PER_S, Chances, Looks, pic
 from mepr_shared.corpora.demo_voice import RATE
 from mepr_shared.corpora.index import Corpus, CorpusMeta
 from mepr_shared.labels import EMOTIONS
+from mepr_shared.plugin import ClipInput
 
 SPLITS = ("train", "train", "train", "train", "val", "val", "test")
 
@@ -33,6 +34,34 @@ def person_video(path: Path, seconds: float, seed: int = 0) -> Path:
     count = max(1, round(seconds * PICTURES_PER_S))
     write_mp4(path, np.zeros(round(seconds * RATE), np.float32), person(count, seed))
     return path
+
+
+def person_clips(folder: Path) -> list[ClipInput]:
+    """Two videos of different length and a picture, a person in each."""
+    Image.fromarray(next(person(1, seed=3))).save(folder / "picture.png")
+    return [
+        ClipInput("short", media=person_video(folder / "short.mp4", 0.5, seed=1)),
+        ClipInput("long", media=person_video(folder / "long.mp4", 1.5, seed=2)),
+        ClipInput("picture", media=folder / "picture.png"),
+    ]
+
+
+def unreadable_clips(folder: Path) -> list[tuple[ClipInput, str]]:
+    """Clips without anything to look at, and the status of each."""
+    (folder / "text.mp4").write_text("words, not pictures")
+    return [
+        (ClipInput("none"), "no_media"),
+        (ClipInput("gone", media=folder / "gone.mp4"), "no_media"),
+        (ClipInput("text", media=folder / "text.mp4"), "decode_error"),
+    ]
+
+
+def empty_clips(folder: Path, status: str) -> list[tuple[ClipInput, str]]:
+    """Pictures that show nobody, and the status they are to get."""
+    Image.fromarray(np.full((90, 120, 3), 128, np.uint8)).save(folder / "grey.png")
+    Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save(folder / "pixel.png")
+    names = ("grey", "pixel")
+    return [(ClipInput(name, media=folder / f"{name}.png"), status) for name in names]
 
 
 def picture_corpora(folder: Path, clips: int = 42) -> tuple[Path, Path]:
