@@ -46,3 +46,41 @@ def write_wav() -> WriteWav:
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def multilingual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Whisper of many languages in CTranslate2's format."""
+    from ctranslate2.converters.transformers import WhisperLoader
+    from faster_whisper.tokenizer import _LANGUAGE_CODES
+    from tokenizers import Tokenizer, models
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    languages = [f"<|{code}|>" for code in _LANGUAGE_CODES[:99]]
+    # The empty token is what CTranslate2 tells multilingual vocabularies by.
+    special = ["", "<|endoftext|>", "<|startoftranscript|>", *languages, "<|translate|>"]
+    special += ["<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>"]
+    special += ["<|notimestamps|>", *(f"<|{0.02 * i:.2f}|>" for i in range(1501))]
+    tokens = [*(f"w{i}" for i in range(51865 - len(special))), *special]
+    config = WhisperConfig(
+        vocab_size=len(tokens),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+    )
+    folder = tmp_path_factory.mktemp("whisper")
+    spec = WhisperLoader().get_model_spec(WhisperForConditionalGeneration(config))
+    spec.register_vocabulary(tokens)
+    spec.config.lang_ids = [tokens.index(language) for language in languages]
+    spec.config.suppress_ids, spec.config.suppress_ids_begin = [], []
+    spec.config.alignment_heads = [(0, 0)]
+    spec.validate()
+    spec.optimize()
+    spec.save(str(folder))
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    Tokenizer(models.WordLevel(vocabulary, "w0")).save(str(folder / "tokenizer.json"))
+    return folder
