@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from mepr_fusion import data as data_module
-from mepr_fusion.data import FusionBatch, fit_statistics, moments
+from mepr_fusion.data import FusionBatch, fit_statistics, moments, resident, standardise
+from mepr_fusion.join import Joined
 from mepr_fusion.model import FusionModel
+from mepr_fusion.answers import answer
 
 
 def make_batch(count: int = 40) -> FusionBatch:
@@ -28,7 +30,8 @@ def make_batch(count: int = 40) -> FusionBatch:
     traits[~present] = torch.nan
     none = torch.full((count, 7), torch.nan)
     kinds = torch.zeros(count, dtype=torch.bool)
-    return FusionBatch(features, emotion, traits, present, none, none[:, :5], kinds)
+    corpus = torch.arange(count) % 3
+    return FusionBatch(features, emotion, traits, present, none, none[:, :5], kinds, corpus)
 
 
 @pytest.mark.parametrize("chunk", [1 << 24, 10])
@@ -84,9 +87,52 @@ def test_rows_of_a_batch_stay_together():
     batch = make_batch()
     rows = torch.tensor([7, 3])
     some = batch[rows]
-    assert len(some) == 2
+    assert len(some) == 2 and some.corpus.tolist() == [1, 0]
     torch.testing.assert_close(some.present, batch.present[rows])
     torch.testing.assert_close(some.features["text"], batch.features["text"][rows], equal_nan=True)
     torch.testing.assert_close(
         some.trait_predictions, batch.trait_predictions[rows], equal_nan=True
     )
+
+
+@pytest.mark.parametrize("chunk", [1 << 14, 7])
+def test_samples_standardised_once_answer_as_raw_ones(chunk, monkeypatch):
+    monkeypatch.setattr(data_module, "CHUNK_ROWS", chunk)
+    raw, batch = make_batch(), make_batch()
+    model = FusionModel({"face": 4, "text": 6}, width=8, heads=2).eval()
+    fit_statistics(model, raw, torch.arange(40))
+    done = standardise(model, batch)
+    assert done.standardised and not raw.standardised
+    for index, values in enumerate(done.features.values()):
+        assert torch.isfinite(values).all() and (values[~done.present[:, index]] == 0).all()
+    rows = torch.tensor([5, 0, 21])
+    for first, second in zip(
+        answer(model, raw[rows])[:5], answer(model, done[rows])[:5], strict=True
+    ):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("halves", "chosen"), [("emotion", [0, 1]), ("traits", [2]), ("both", [0, 1, 2])]
+)
+def test_only_the_chosen_halves_are_features(halves, chosen):
+    features = {"face": np.arange(12, dtype=np.float32).reshape(4, 3)}
+    joined = Joined(
+        modalities=("face",),
+        widths={"face": (2, 1)},
+        corpora=("films",),
+        corpus_of=np.zeros(4, np.int32),
+        rows=np.arange(4),
+        splits=np.array(["train"] * 4, dtype=object),
+        source_ids=np.array(list("abcd"), dtype=object),
+        features=features,
+        emotion_predictions=np.zeros((4, 1, 7), np.float32),
+        trait_predictions=np.zeros((4, 1, 5), np.float32),
+        present=np.ones((4, 1), bool),
+        emotion_targets=np.zeros((4, 7), np.float32),
+        trait_targets=np.zeros((4, 5), np.float32),
+        multi_label=np.zeros(4, bool),
+        prior_shift=np.zeros((1, 7), np.float32),
+    )
+    found = resident(joined, "cpu", halves=halves).features["face"]
+    np.testing.assert_array_equal(found.numpy(), features["face"][:, chosen])

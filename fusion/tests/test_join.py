@@ -8,7 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mepr_fusion.baselines import MEAN, unimodal_outputs
+from mepr_fusion.baselines import MEAN, decision_shift, unimodal_outputs
+from mepr_fusion.calibrate import comparable
 from mepr_fusion.join import NO_ROW, Joined, join, multi_label_by_corpus
 from mepr_shared.contract import EmotionOutput, Export, ExportInfo, ExportWriter
 from mepr_shared.corpora.index import Corpus, CorpusMeta
@@ -64,12 +65,11 @@ def make_export(root, corpus, modality, *, statuses=None, widths=(3, 2), seed=0,
 
 
 def join_all(corpora, exports, **options) -> Joined:
-    zeros = np.zeros(7, dtype=np.float32)
     return join(
         corpora,
         {(export.modality, export.corpus_name): export for export in exports},
         **{
-            "prior_shift": {"sigmoid": zeros, "softmax": zeros},
+            "prior_shift": {},
             "multi_label": multi_label_by_corpus(corpora),
             **options,
         },
@@ -131,18 +131,42 @@ def test_corpora_of_different_kinds_are_united_and_keep_their_sources_apart(tmp_
     assert joined.select(split="val", corpus="talks").tolist() == [12, 13]
 
 
-def test_a_single_modality_decides_as_its_own_model_whatever_the_common_shift(tmp_path):
+def test_a_single_modality_decides_as_its_own_model_whatever_the_corpus_shift(tmp_path):
     corpus = make_corpus()
     shift = [0.0, 1.0, 0.0, 3.0, 0.0, 0.5, 0.0]
     export = make_export(tmp_path, corpus, "text", prior_shift=shift, temperature=1.5)
-    common = {"sigmoid": np.zeros(7, np.float32), "softmax": np.full(7, 0.3, np.float32)}
-    common["softmax"][2] = 5.0
-    joined = join_all([corpus], [export], prior_shift=common)
-    rows = np.arange(len(joined))
+    common = np.full(7, 0.3, np.float32)
+    common[2] = 5.0
+    other = make_corpus("talks")
+    exports = [export, make_export(tmp_path, other, "text", seed=3)]
+    joined = join_all([other, corpus], exports, prior_shift={"films": common})
+    rows = joined.select(split="train", corpus="films")
     alone = unimodal_outputs(joined, "text", rows)
-    raw = export.emotion_logits[export.row_of(corpus.sample_ids)]
-    assert (alone.emotion_logits.argmax(1) == raw.argmax(1)).all()
-    assert (joined.emotion_predictions[:, 0].argmax(1) != raw.argmax(1)).any()
+    raw = export.emotion_logits[
+        export.row_of([corpus.sample_ids[row] for row in joined.rows[rows]])
+    ]
+    own = decision_shift(joined, "text", rows)
+    np.testing.assert_allclose(own, np.tile(np.array(shift) / 1.5, (len(rows), 1)), rtol=1e-6)
+    assert ((alone.emotion_logits + own).argmax(1) == raw.argmax(1)).all()
+    # What is joined is calibrated: it decides otherwise, and the corpus's shift is kept apart.
+    assert (joined.emotion_predictions[rows, 0].argmax(1) != raw.argmax(1)).any()
+    calibrated = comparable(raw, export.manifest.emotion_output, multi_label=False)
+    np.testing.assert_array_equal(joined.emotion_predictions[rows, 0], calibrated)
+    np.testing.assert_array_equal(joined.prior_shift, [np.zeros(7), common])
+    for name in (MEAN, "fusion"):
+        np.testing.assert_array_equal(decision_shift(joined, name, rows), [common] * len(rows))
+    rest = joined.select(split="train", corpus="talks")
+    assert (decision_shift(joined, "text", rest) == 0).all()
+
+
+def test_dropping_samples_leaves_the_shifts_of_the_corpora_in_place(tmp_path):
+    films, talks = make_corpus(), make_corpus("talks")
+    exports = [make_export(tmp_path, films, "text", statuses={"clip0": "no_text"})]
+    exports += [make_export(tmp_path, talks, "text")]
+    shifts = {"films": np.full(7, 1.0, np.float32), "talks": np.full(7, 2.0, np.float32)}
+    joined = join_all([films, talks], exports, prior_shift=shifts)
+    assert len(joined) == 15
+    np.testing.assert_array_equal(joined.prior_shift, [shifts["films"], shifts["talks"]])
 
 
 def test_mean_of_the_modalities_is_over_those_that_answer(tmp_path):

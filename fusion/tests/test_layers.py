@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mepr_fusion.layers import (
-    AdapterBank,
     GraphAttention,
     GuideBank,
+    ModalityNorm,
     PredictProjector,
     ProjectorAdapter,
     Standardise,
@@ -113,23 +113,66 @@ def test_graph_refuses_a_width_its_heads_do_not_divide():
         GraphAttention(10, 4, 0.0)
 
 
-def test_adapter_bank_is_one_ordinary_adapter_per_modality():
-    torch.manual_seed(0)
-    bank, x = AdapterBank(3, 8, 4, 0.0), tokens()
+def randomise(layer: nn.Module) -> None:
+    """Biases and norms too, which start at values that hide a mistake."""
     with torch.no_grad():
-        bank.norm_weight.normal_()
-        bank.norm_bias.normal_()
-    for m in range(3):
-        down, up, norm = nn.Linear(8, 4), nn.Linear(4, 8), nn.LayerNorm(8)
+        for parameter in layer.parameters():
+            parameter.normal_()
+
+
+def ordinary_norm(norm: ModalityNorm, m: int) -> nn.LayerNorm:
+    found = nn.LayerNorm(norm.weight.shape[-1])
+    with torch.no_grad():
+        found.weight.copy_(norm.weight[m, 0])
+        found.bias.copy_(norm.bias[m, 0])
+    return found
+
+
+def ordinary_tokens(layer: ProjectorAdapter, features: dict[str, Tensor]) -> Tensor:
+    """Tokens `[B, M, H]` from one ordinary projector and adapter per modality."""
+    bank, found = layer.adapters, []
+    for m, (name, projector) in enumerate(layer.projectors.items()):
+        width, bottleneck = bank.down_weight.shape[1:]
+        down, up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
         with torch.no_grad():
             down.weight.copy_(bank.down_weight[m].T)
-            down.bias.copy_(bank.down_bias[m])
+            down.bias.copy_(bank.down_bias[m, 0])
             up.weight.copy_(bank.up_weight[m].T)
-            up.bias.copy_(bank.up_bias[m])
-            norm.weight.copy_(bank.norm_weight[m])
-            norm.bias.copy_(bank.norm_bias[m])
-        expected = norm(x[:, m] + up(functional.gelu(down(x[:, m]))))
-        torch.testing.assert_close(bank(x)[:, m], expected)
+            up.bias.copy_(bank.up_bias[m, 0])
+        x = ordinary_norm(layer.norm, m)(functional.gelu(projector.linear(features[name])))
+        x = ordinary_norm(bank.norm, m)(x + up(functional.gelu(down(x))))
+        found.append(x + layer.embedding[m])
+    return torch.stack(found, dim=1)
+
+
+def batched_tokens(layer: ProjectorAdapter, features: dict[str, Tensor]) -> Tensor:
+    projected = layer.project(features)
+    return layer.finish(projected, layer.adapters.up(layer.adapters.hidden(projected)))
+
+
+def test_batched_norms_and_adapters_are_ordinary_layers_per_modality():
+    torch.manual_seed(0)
+    layer = ProjectorAdapter({"text": 5, "face": 3, "body": 4}, 8, dropout=0.0, bottleneck=6)
+    randomise(layer)
+    features = {"text": torch.randn(4, 5), "face": torch.randn(4, 3), "body": torch.randn(4, 4)}
+    for values in features.values():
+        values.requires_grad_()
+    found, expected = batched_tokens(layer, features), ordinary_tokens(layer, features)
+    assert found.shape == (4, 3, 8)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    into = torch.randn_like(found)
+    gradients = [
+        torch.autograd.grad(tokens, list(features.values()), into) for tokens in (found, expected)
+    ]
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
+
+
+def test_norms_and_biases_that_are_stacked_are_spared_weight_decay():
+    layer = ProjectorAdapter({"text": 5, "face": 3}, 8, dropout=0.0, bottleneck=6)
+    spared = {n for n, p in layer.named_parameters() if getattr(p, "_no_weight_decay", False)}
+    norms = {f"{norm}.{part}" for norm in ("norm", "adapters.norm") for part in ("weight", "bias")}
+    assert spared == norms | {"adapters.down_bias", "adapters.up_bias"}
 
 
 def test_projector_keeps_modalities_apart_and_ignores_what_absent_rows_hold():
@@ -137,13 +180,47 @@ def test_projector_keeps_modalities_apart_and_ignores_what_absent_rows_hold():
     layer = ProjectorAdapter({"text": 5, "face": 3}, width=8, dropout=0.0, bottleneck=4)
     text, face = torch.randn(2, 5), torch.randn(2, 3)
     present = torch.tensor([[True, True], [True, False]])
-    before = layer({"text": text, "face": face}, present)
+
+    def tokens_of(face: Tensor) -> Tensor:
+        return batched_tokens(layer, layer.standardise({"text": text, "face": face}, present))
+
+    before = tokens_of(face)
     poisoned = face.clone()
     poisoned[1] = math.nan
-    after = layer({"text": text, "face": poisoned}, present)
-    torch.testing.assert_close(before, after, rtol=0, atol=0)
+    torch.testing.assert_close(before, tokens_of(poisoned), rtol=0, atol=0)
     assert before.shape == (2, 2, 8)
     assert not torch.allclose(before[0, 0], before[0, 1])
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_task_queries_equal_multihead_attention(queries, heads):
+    torch.manual_seed(0)
+    layer = TaskQueryAttention(8, heads, 0.0, queries=queries)
+    randomise(layer)
+    plain = nn.MultiheadAttention(8, heads, batch_first=True)
+    with torch.no_grad():
+        parts = (layer.query_weight, layer.key_weight, layer.value_weight)
+        plain.in_proj_weight.copy_(torch.cat(parts))
+        plain.in_proj_bias.copy_(torch.cat([layer.query_bias, torch.zeros(8), layer.value_bias]))
+        plain.out_proj.weight.copy_(layer.out.weight)
+        plain.out_proj.bias.copy_(layer.out.bias)
+    x, other = tokens().requires_grad_(), None
+    query = layer.query.detach().clone().requires_grad_()
+    found, weights = layer(x, PRESENT)
+    other = x.detach().clone().requires_grad_()
+    each, expected_weights = plain(query.expand(4, -1, -1), other, other, key_padding_mask=~PRESENT)
+    expected = layer.norm(each.mean(dim=1))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-5)
+    into = torch.randn_like(found)
+    mine = torch.autograd.grad(found, [x, layer.query, *parts, layer.query_bias], into)
+    theirs = torch.autograd.grad(
+        expected, [other, query, plain.in_proj_weight, plain.in_proj_bias], into
+    )
+    theirs = (*theirs[:2], *theirs[2].chunk(3), theirs[3][:8])
+    for first, second in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
 
 
 def test_standardise_leaves_a_constant_feature_finite():

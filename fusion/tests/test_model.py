@@ -166,6 +166,55 @@ def test_shared_weight_is_a_parameter_that_both_tasks_use(components):
         assert (gradient != 0).any()
 
 
+@pytest.mark.parametrize("components", [{}, {"graph_attention": False}], ids=["graph", "no graph"])
+def test_trunk_and_branches_are_the_forward_pass_and_each_task_has_its_own_view(components):
+    model, present = make_model(**components).eval(), subsets()
+    features, emotion, traits = make_inputs(len(present))
+    whole = model(features, emotion, traits, present)
+    trunk = model.trunk(model.standardise(features, present), present)
+
+    def answers(emotion_shared: Tensor, trait_shared: Tensor) -> FusionOutput:
+        return model.branches(trunk, emotion_shared, trait_shared, emotion, traits, present)
+
+    parts = answers(trunk.shared, trunk.shared)
+    copies = answers(trunk.shared.clone(), trunk.shared.clone())
+    for name, value in tensors(whole).items():
+        assert torch.equal(tensors(parts)[name], value)
+        assert torch.equal(tensors(copies)[name], value)
+    other = answers(trunk.shared, torch.randn_like(trunk.shared))
+    assert torch.equal(other.emotion_logits, whole.emotion_logits)
+    assert not torch.allclose(other.trait_logits, whole.trait_logits)
+
+
+@pytest.mark.parametrize("components", [{}, {"graph_attention": False}], ids=["graph", "no graph"])
+def test_the_shared_features_are_the_shared_weight_times_their_input(components):
+    model, present = make_model(**components).eval(), subsets()
+    features, _, _ = make_inputs(len(present))
+    trunk = model.trunk(model.standardise(features, present), present)
+    weight = model.shared_weight()
+    if components:
+        expected = torch.stack([x @ w for x, w in zip(trunk.shared_input, weight, strict=True)])
+        expected = expected + model.projector.adapters.up_bias
+    else:
+        expected = trunk.shared_input @ weight.T + model.graph.out.bias
+    torch.testing.assert_close(trunk.shared, expected)
+
+
+@pytest.mark.parametrize("task", ["emotion", "traits"])
+def test_a_model_of_one_task_has_no_other_branch_and_answers_nan_for_it(task):
+    model, present = make_model(tasks=(task,)), subsets()
+    names = {name.split(".")[0] for name, _ in model.named_parameters()}
+    assert names == {"projector", "graph", task}
+    output = model(*make_inputs(len(present)), present)
+    given, absent = (output.emotion_logits, output.trait_scores)[:: 1 if task == "emotion" else -1]
+    assert torch.isfinite(given).all() and absent.isnan().all()
+    full = make_model()
+    full.load_state_dict(model.state_dict(), strict=False)
+    whole = full(*make_inputs(len(present)), present)
+    wanted = whole.emotion_logits if task == "emotion" else whole.trait_scores
+    assert torch.equal(given, wanted)
+
+
 def test_untrained_model_answers_with_the_unimodal_predictions():
     torch.manual_seed(0)
     model = FusionModel(WIDTHS, width=256).eval()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mepr_fusion.answers import Outputs
 from mepr_fusion.join import Joined
-from mepr_fusion.task import Outputs
 
 MEAN = "unimodal_mean"
 
@@ -24,8 +24,8 @@ def unimodal_outputs(joined: Joined, name: str, rows: np.ndarray) -> Outputs:
         rows: `[n]` indices.
 
     Returns:
-        Emotion logits on which an argmax decides as the modality's own model does, and trait
-        scores; rows of NaN where there is no prediction.
+        Calibrated emotion logits (`decision_shift` says what decides) and trait scores; rows of
+        NaN where there is no prediction.
     """
     present = joined.present[rows]
     emotion = np.where(present[..., None], joined.emotion_predictions[rows], np.nan)
@@ -33,11 +33,20 @@ def unimodal_outputs(joined: Joined, name: str, rows: np.ndarray) -> Outputs:
     if name == MEAN:
         return Outputs(_mean(emotion), _mean(traits))
     index = joined.modalities.index(name)
-    logits = emotion[:, index]
-    for number, corpus in enumerate(joined.corpora):
-        here = joined.corpus_of[rows] == number
-        logits[here] += joined.own_shift.get((name, corpus), np.float32(0))
-    return Outputs(logits, traits[:, index])
+    return Outputs(emotion[:, index], traits[:, index])
+
+
+def decision_shift(joined: Joined, name: str, rows: np.ndarray) -> np.ndarray:
+    """`[n, 7]` to be added to calibrated logits before a decision is taken on them.
+
+    A modality alone decides with its own model's shift; stage 3 and the mean of the modalities
+    with that of the sample's corpus.
+    """
+    by_corpus = joined.prior_shift
+    if name in joined.modalities:
+        own = [joined.own_shift.get((name, corpus)) for corpus in joined.corpora]
+        by_corpus = np.stack([np.zeros(7, np.float32) if one is None else one for one in own])
+    return by_corpus[joined.corpus_of[rows]]
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

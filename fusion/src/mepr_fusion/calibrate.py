@@ -2,9 +2,9 @@
 
 Teams train with sigmoid or softmax outputs and weight rare classes in their own way; the manifest
 says how (`emotion_output`: kind, prior shift, temperature). Here each export's logits become
-calibrated log-odds (for multi-label corpora) or centred log-probabilities (for the others), on
-which a common prior shift is put again: averages over modalities then mean something, and an
-average over one modality decides exactly as that modality did.
+calibrated log-odds (for multi-label corpora) or centred log-probabilities (for the others), so
+that averages over modalities mean something. A decision adds the prior shift of the corpus, the
+mean over its exports: an average over one modality then decides exactly as that modality did.
 """
 
 from __future__ import annotations

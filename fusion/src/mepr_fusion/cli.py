@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mepr_fusion import __version__
+from mepr_fusion.cli_predict import add_predict
+from mepr_fusion.cli_studies import add_studies
 from mepr_shared.cli.output import Parser, run_command
-from mepr_shared.cli.verbs import add_verb
+from mepr_shared.cli.verbs import add_verb, set_option
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +29,10 @@ def build_parser() -> argparse.ArgumentParser:
     _train(verbs)
     _evaluate(verbs)
     _report(verbs)
+    _analyze(verbs)
+    _import_published(verbs)
+    add_studies(verbs)
+    add_predict(verbs)
     return parser
 
 
@@ -48,7 +54,7 @@ def _train(verbs: Any) -> None:
     )
     verb.add_argument("--run", type=Path, required=True, help="directory of the new run")
     verb.add_argument("--config", type=Path, help="TOML file laid over the defaults")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    set_option(verb)
     verb.add_argument(
         "--min-coverage",
         type=float,
@@ -71,7 +77,10 @@ def _evaluate(verbs: Any) -> None:
 
 def _report(verbs: Any) -> None:
     verb = add_verb(
-        verbs, "report", "mepr_fusion.verbs:run_report", "report.md with tables and figures"
+        verbs,
+        "report",
+        "mepr_fusion.verbs:run_report",
+        "report.html, report.md and a model card: tables and figures",
     )
     verb.add_argument("--run", type=Path, required=True)
     verb.add_argument(
@@ -79,6 +88,41 @@ def _report(verbs: Any) -> None:
         action="append",
         choices=("train", "val", "test"),
         help="splits to score (default: val)",
+    )
+    _device(verb)
+
+
+def _import_published(verbs: Any) -> None:
+    verb = add_verb(
+        verbs,
+        "import-published",
+        "mepr_fusion.import_verb:run_import",
+        "make a run of the published model's weights",
+    )
+    verb.add_argument("file", type=Path, metavar="FILE", help="its bare state dict (.pt)")
+    verb.add_argument("--run", type=Path, required=True, help="directory of the new run")
+    verb.add_argument(
+        "--no-trait-guide",
+        action="store_true",
+        help="leave the file's trait guide bank out, as the released configuration does",
+    )
+    verb.add_argument(
+        "--heads", type=int, default=8, help="attention heads it was trained with (default: 8)"
+    )
+
+
+def _analyze(verbs: Any) -> None:
+    summary = "emotion-trait relations, contributions of modalities, calibration"
+    verb = add_verb(verbs, "analyze", "mepr_fusion.analyze_verb:run_analyze", summary)
+    verb.add_argument("--run", type=Path, required=True)
+    verb.add_argument("--split", choices=("train", "val", "test"), default="val")
+    verb.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/analysis")
+    verb.add_argument(
+        "--samples",
+        type=int,
+        default=400,
+        metavar="N",
+        help="samples whose answers are attributed (default: 400, drawn at random)",
     )
     _device(verb)
 

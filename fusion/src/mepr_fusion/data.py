@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -12,9 +12,11 @@ from torch import Tensor
 from mepr_fusion.join import Joined
 from mepr_fusion.layers import Projector
 from mepr_fusion.model import TRAIT_EPS, FusionModel
+from mepr_fusion.published import PublishedModel
 
 # Values handled at a time where a whole table is read: 128 MB in float64.
 CHUNK_VALUES = 1 << 24
+CHUNK_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class FusionBatch:
 
     `features` per modality `[B, width]`, `emotion_predictions [B, M, 7]`,
     `trait_predictions [B, M, 5]`, `present [B, M]`, `emotion [B, 7]`, `traits [B, 5]`,
-    `multi_label [B]`.
+    `multi_label [B]`, `corpus [B]` int64. With `standardised` the features are as the model's
+    trunk takes them, else as they were exported.
     """
 
     features: dict[str, Tensor]
@@ -33,6 +36,8 @@ class FusionBatch:
     emotion: Tensor
     traits: Tensor
     multi_label: Tensor
+    corpus: Tensor
+    standardised: bool = False
 
     @property
     def inputs(self) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
@@ -52,24 +57,51 @@ class FusionBatch:
             self.emotion[rows],
             self.traits[rows],
             self.multi_label[rows],
+            self.corpus[rows],
+            self.standardised,
         )
 
 
-def resident(joined: Joined, device: str) -> FusionBatch:
-    """All samples as one batch on `device`; on the CPU the memory is that of `joined`."""
+def resident(joined: Joined, device: str, *, halves: str = "both") -> FusionBatch:
+    """All samples as one batch on `device`; on the CPU the memory is that of `joined`.
+
+    Args:
+        halves: which embeddings are features: `both`, `emotion` or `traits`.
+    """
 
     def place(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(device)
 
+    columns = {}
+    for name in joined.modalities:
+        emotion_width, trait_width = joined.widths[name]
+        start = emotion_width if halves == "traits" else 0
+        stop = emotion_width if halves == "emotion" else emotion_width + trait_width
+        columns[name] = slice(start, stop)
     return FusionBatch(
-        {name: place(joined.features[name]) for name in joined.modalities},
+        {name: place(joined.features[name][:, columns[name]]) for name in joined.modalities},
         place(joined.emotion_predictions),
         place(joined.trait_predictions),
         place(joined.present),
         place(joined.emotion_targets),
         place(joined.trait_targets),
         place(joined.multi_label),
+        place(joined.corpus_of.astype(np.int64)),
     )
+
+
+@torch.no_grad()
+def standardise(model: FusionModel, data: FusionBatch) -> FusionBatch:
+    """The same samples with features as the trunk takes them, written over the raw ones.
+
+    Done once for the whole table instead of in every step.
+    """
+    for start in range(0, len(data), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
+        block = {name: values[part] for name, values in data.features.items()}
+        for name, values in model.standardise(block, data.present[part]).items():
+            data.features[name][part] = values
+    return replace(data, standardised=True)
 
 
 def moments(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,6 +128,8 @@ def moments(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def fit_statistics(model: FusionModel, data: FusionBatch, rows: Tensor) -> None:
     """Store the statistics of the training rows (`[n]` indices) in the model's buffers."""
+    if isinstance(model, PublishedModel):  # takes features as they are
+        return
     for index, (name, values) in enumerate(data.features.items()):
         chosen = rows[data.present[rows, index]]
         projector = cast(Projector, model.projector.projectors[name])
@@ -104,7 +138,7 @@ def fit_statistics(model: FusionModel, data: FusionBatch, rows: Tensor) -> None:
         (model.emotion, data.emotion_predictions),
         (model.traits, torch.logit(data.trait_predictions, eps=TRAIT_EPS)),
     ):
-        if branch.predict_projector is not None:
+        if branch is not None and branch.predict_projector is not None:
             given = predictions.masked_fill(~data.present.unsqueeze(-1), torch.nan)
             averages = given.nanmean(dim=1)
             branch.predict_projector.standardise.fit(*moments(averages, rows))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mepr_fusion.baselines import unimodal_names, unimodal_outputs
+from mepr_fusion.answers import Outputs, predict
+from mepr_fusion.baselines import decision_shift, unimodal_names, unimodal_outputs
 from mepr_fusion.data import resident
 from mepr_fusion.inputs import Inputs, reopen
-from mepr_fusion.join import Joined, join
-from mepr_fusion.task import Outputs, predict
+from mepr_fusion.join import Joined
+from mepr_fusion.packed import join_once
+from mepr_fusion.settings import MODES
 from mepr_fusion.train import KIND, load_model
 from mepr_shared.corpora.index import Corpus
 from mepr_shared.errors import ContractError
-from mepr_shared.evaluation import compare, evaluate
+from mepr_shared.evaluation import evaluate
 from mepr_shared.labels import EmotionScale, emotion_targets
 from mepr_shared.scoring import Constants, Labels, Predictions, predicted
+from mepr_shared.train.compare_runs import compare_answers
 from mepr_shared.train.evaluate_run import STRONG_ABOVE
 from mepr_shared.train.inference import decision_probabilities
 from mepr_shared.train.predictions import SplitPredictions
@@ -46,18 +50,19 @@ class Evaluation:
             )
         self.run = run
         self.inputs: Inputs = reopen(run)
-        self.joined: Joined = join(
-            self.inputs.corpora,
-            self.inputs.exports,
+        self.joined: Joined = join_once(
+            self.inputs,
+            Path(run.config["exports_root"]),
             prior_shift={
-                kind: np.array(shift, dtype=np.float32)
-                for kind, shift in run.config["prior_shift"].items()
+                corpus: np.array(shift, dtype=np.float32)
+                for corpus, shift in run.config["prior_shift"].items()
             },
             multi_label=run.config["multi_label"],
             modalities=list(run.config["modalities"]),
         )
         self.model = load_model(run, device)
-        self.data = resident(self.joined, device)
+        halves = MODES[run.config["settings"]["mode"]][0]
+        self.data = resident(self.joined, device, halves=halves)
 
     def scores(self, split: str, *, by: str | None = None) -> list[dict[str, Any]]:
         """One `evaluate --json` record per corpus that has samples of the split.
@@ -76,12 +81,15 @@ class Evaluation:
                 found.append(self._record(corpus, split, rows, by))
         return found
 
-    def val_predictions(self) -> list[SplitPredictions]:
-        """What the model says about the validation samples, for paired comparisons of runs."""
+    def predictions(self, split: str) -> list[SplitPredictions]:
+        """What the model says about the samples of a split, per corpus, as it decides there."""
         found = []
         for corpus in self.inputs.corpora:
-            rows = self.joined.select(split="val", corpus=corpus.name)
-            labels, predictions = self._labels(corpus, rows), self._answers(corpus, "fusion", rows)
+            rows = self.joined.select(split=split, corpus=corpus.name)
+            labels, predictions = (
+                self.labels_of(corpus, rows),
+                self.answers_of(corpus, "fusion", rows),
+            )
             found.append(
                 SplitPredictions(
                     corpus.name,
@@ -107,7 +115,7 @@ class Evaluation:
     def _record(
         self, corpus: Corpus, split: str, rows: np.ndarray, by: str | None
     ) -> dict[str, Any]:
-        labels = self._labels(corpus, rows)
+        labels = self.labels_of(corpus, rows)
         dropped = {
             reason: count
             for (name, where, reason), count in self.joined.dropped.items()
@@ -121,7 +129,7 @@ class Evaluation:
         constants = Constants(*(None if stored[k] is None else np.array(stored[k]) for k in stored))
 
         def scored(name: str, **more: Any) -> dict[str, Any]:
-            answers = self._answers(corpus, name, rows)
+            answers = self.answers_of(corpus, name, rows)
             return evaluate(
                 corpus.name,
                 split,
@@ -167,17 +175,18 @@ class Evaluation:
                 found[task] = None
                 continue
             best = max(known, key=known.__getitem__)
-            answered = predicted(getattr(self._answers(corpus, best, rows), task), len(rows))
+            answered = predicted(getattr(self.answers_of(corpus, best, rows), task), len(rows))
             both = rows[answered]
-            against = compare(
-                self._labels(corpus, both),
-                self._answers(corpus, best, both),
-                self._answers(corpus, "fusion", both),
+            against = compare_answers(
+                self.labels_of(corpus, both),
+                self.answers_of(corpus, best, both),
+                self.answers_of(corpus, "fusion", both),
             )
             found[task] = {"modality": best, "difference": against[task]}
         return found
 
-    def _labels(self, corpus: Corpus, rows: np.ndarray) -> Labels:
+    def labels_of(self, corpus: Corpus, rows: np.ndarray) -> Labels:
+        """What is known of samples of one corpus, `rows` `[n]` of the joined table."""
         return Labels(
             self.joined.source_ids[rows].tolist(),
             self.joined.emotion_targets[rows],
@@ -185,10 +194,11 @@ class Evaluation:
             self.joined.trait_targets[rows],
         )
 
-    def _answers(self, corpus: Corpus, name: str, rows: np.ndarray) -> Predictions:
+    def answers_of(self, corpus: Corpus, name: str, rows: np.ndarray) -> Predictions:
+        """What stage 3 (`fusion`) or a baseline says of them, as decisions are taken."""
         outputs = self.outputs(name, rows)
         multi_label = corpus.meta.scale.is_multi_label
-        logits = outputs.emotion_logits
+        logits = outputs.emotion_logits + decision_shift(self.joined, name, rows)
         probabilities = np.full(logits.shape, np.nan)
         given = np.isfinite(logits).all(axis=1)
         probabilities[given] = decision_probabilities(logits[given], multi_label)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mepr_shared.contract.files import sha256_file
+from mepr_shared.contract.files import sha256_unchanged
 from mepr_shared.contract.living import LOCK, aliases, export_folders, read_lock, resolve
 from mepr_shared.contract.reader import Export
 from mepr_shared.corpora.index import Corpus
@@ -106,6 +106,11 @@ def reopen(run: Run) -> Inputs:
         ContractError: an export is gone, damaged, or not the pinned one.
         DataError: a corpus is gone or cannot be read.
     """
+    if "imported_from" in run.config:
+        raise ContractError(
+            f"{run.path} was imported: it has no corpora to evaluate on",
+            hint="mepr_fusion.Run.load(RUN).forward(...) answers for features of yours",
+        )
     pinned = read_lock(run.path / LOCK)
     root = Path(run.config["exports_root"])
     exports = {}
@@ -126,7 +131,7 @@ def check_intact(exports: Iterable[Export]) -> None:
     for export in exports:
         for part in export.manifest.files:
             path = export.path / part.path
-            if sha256_file(path) != part.sha256:
+            if sha256_unchanged(path) != part.sha256:
                 raise ContractError(
                     f"{path} is damaged: its SHA-256 is not that of the manifest",
                     hint=f"`mepr export verify {export.path} --deep` says more; export again",

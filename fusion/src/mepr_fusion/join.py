@@ -8,24 +8,28 @@ dropped and counted with the reasons its exports give.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from mepr_fusion.calibrate import common_shift, comparable
+from mepr_fusion.calibrate import common_shift
+from mepr_fusion.join_read import NO_ROW, WORDS, Columns, look_up, read, split_codes
 from mepr_shared.contract.reader import Export
 from mepr_shared.contract.statuses import WITH_DATA
 from mepr_shared.corpora.index import Corpus
 from mepr_shared.errors import ContractError, DataError
-from mepr_shared.labels import EMOTIONS, TRAITS
+from mepr_shared.labels import EMOTIONS, SPLITS, TRAITS
 
-NO_ROW = "no_row"
+__all__ = ["NO_ROW", "Coverage", "Exports", "Joined", "join", "multi_label_by_corpus"]
+
+SPLIT_WORDS = (None, *SPLITS)
+MOVED_BYTES = 1 << 26
 
 # (modality, corpus name) -> what that team exported for that corpus
 Exports = Mapping[tuple[str, str], Export]
+Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,14 @@ class Joined:
         splits: `[N]` objects; None where a sample has no split.
         source_ids: `[N]` objects, unique over corpora.
         features: modality -> `[N, width]` float32 `[emotion embedding | trait embedding]`.
-        emotion_predictions: `[N, M, 7]` comparable logits (`calibrate.comparable`) plus the
-            common prior shift of the sample's kind.
+        emotion_predictions: `[N, M, 7]` comparable, calibrated logits (`calibrate.comparable`).
         trait_predictions: `[N, M, 5]` scores in [0, 1].
         present: `[N, M]` bool: the export has data and at least one embedding.
         emotion_targets: `[N, 7]`; trait_targets: `[N, 5]`, score in [0, 1].
         multi_label: `[N]` bool, the kind of the sample's corpus.
-        own_shift: (modality, corpus) -> `[7]` that turns the common shift of its predictions
-            into the one its own model decides with.
+        prior_shift: `[C, 7]`, what is added to the calibrated logits of a corpus's samples
+            before a decision; losses weight classes accordingly.
+        own_shift: (modality, corpus) -> `[7]`, the shift that modality's own model decides with.
         coverage: samples per corpus, modality, split and status.
         dropped: (corpus, split, reason) -> samples without any modality.
         warnings: what a reader of the results should know.
@@ -80,6 +84,7 @@ class Joined:
     emotion_targets: np.ndarray
     trait_targets: np.ndarray
     multi_label: np.ndarray
+    prior_shift: np.ndarray
     own_shift: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     coverage: list[Coverage] = field(default_factory=list)
     dropped: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -96,6 +101,10 @@ class Joined:
         return np.flatnonzero(chosen)
 
 
+def _in_memory(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    return np.empty(shape, dtype=dtype)
+
+
 def join(
     corpora: Sequence[Corpus],
     exports: Exports,
@@ -104,17 +113,19 @@ def join(
     multi_label: Mapping[str, bool],
     modalities: Sequence[str] | None = None,
     min_coverage: float = 0.0,
+    allocate: Allocate = _in_memory,
 ) -> Joined:
     """Look every sample of the corpora up in its exports.
 
     Args:
         corpora: with names of their own.
         exports: what to read; a corpus may lack some modalities, not all.
-        prior_shift: kind (`sigmoid`, `softmax`) -> `[7]` that calibrated logits are shifted by,
-            the same for all modalities.
+        prior_shift: corpus name -> `[7]` by which its calibrated logits are shifted before a
+            decision; 0 where a corpus is not named.
         multi_label: corpus name -> kind of its emotion logits (`multi_label_by_corpus`).
         modalities: the order of the `M` axis; by name where None. A trained model passes its own.
         min_coverage: least share of a corpus's samples that each of its exports must have.
+        allocate: (name, shape, dtype) -> the array that a large column is written to.
 
     Raises:
         ContractError: a split differs from the corpus, rows are missing, nothing overlaps, or
@@ -127,31 +138,36 @@ def join(
         raise DataError(f"two corpora have the same name: {', '.join(names)}")
     order = tuple(modalities or sorted({modality for modality, _ in exports}))
     widths = _common_widths(exports, order)
-    joined = _allocate(corpora, order, widths)
+    joined = _allocate(corpora, order, widths, allocate)
     start = 0
     for number, corpus in enumerate(corpora):
         here = slice(start, start + len(corpus))
         start += len(corpus)
-        joined.corpus_of[here] = number
-        joined.rows[here] = np.arange(len(corpus))
-        joined.splits[here] = corpus.splits
-        joined.source_ids[here] = [f"{corpus.name}/{source}" for source in corpus.source_ids]
-        joined.emotion_targets[here] = corpus.emotion_targets()
-        joined.trait_targets[here] = corpus.trait_values
-        joined.multi_label[here] = multi_label[corpus.name]
-        kind = "sigmoid" if multi_label[corpus.name] else "softmax"
+        _describe(joined, here, number, corpus, multi_label[corpus.name])
+        joined.prior_shift[number] = prior_shift.get(corpus.name, 0.0)
+        splits = split_codes(corpus, SPLIT_WORDS)
         statuses = []
         for index, modality in enumerate(order):
+            columns = Columns(
+                joined.features[modality][here],
+                joined.emotion_predictions[here, index],
+                joined.trait_predictions[here, index],
+                joined.present[here, index],
+            )
             export = exports.get((modality, corpus.name))
             if export is None:
+                columns.clear()
                 continue
-            # An export keeps the rows it has read: this one is gone after its turn.
-            export = Export(export.path, export.manifest)
-            found = _look_up(corpus, export, joined.warnings)
-            statuses.append(_fill(joined, here, index, export, found))
-            _fill_predictions(joined, here, index, export, found, kind, prior_shift[kind])
-            _count(joined, corpus, modality, statuses[-1], min_coverage)
-        _count_dropped(joined, here, corpus, statuses)
+            joined.warnings += export.check_against(corpus)
+            places = look_up(corpus, export)
+            statuses.append(read(export, places, columns, multi_label[corpus.name]))
+            output = export.manifest.emotion_output
+            if output is not None and export.manifest.width("emotion_logits"):
+                shift = common_shift([output], multi_label=multi_label[corpus.name])
+                joined.own_shift[modality, corpus.name] = shift
+            _count(joined, corpus, modality, splits, statuses[-1])
+        _count_dropped(joined, here, corpus, splits, statuses)
+    refuse_low_coverage(joined, min_coverage)
     return _keep_present(joined)
 
 
@@ -184,11 +200,12 @@ def _allocate(
     corpora: Sequence[Corpus],
     order: tuple[str, ...],
     widths: dict[str, tuple[int, int]],
+    allocate: Allocate,
 ) -> Joined:
     count, nodes = sum(len(corpus) for corpus in corpora), len(order)
 
-    def unknown(*shape: int) -> np.ndarray:
-        return np.full((count, *shape), np.nan, dtype=np.float32)
+    def floats(name: str, *shape: int) -> np.ndarray:
+        return allocate(name, (count, *shape), np.dtype(np.float32))
 
     return Joined(
         modalities=order,
@@ -198,105 +215,101 @@ def _allocate(
         rows=np.empty(count, dtype=np.int64),
         splits=np.empty(count, dtype=object),
         source_ids=np.empty(count, dtype=object),
-        features={modality: unknown(sum(widths[modality])) for modality in order},
-        emotion_predictions=unknown(nodes, len(EMOTIONS)),
-        trait_predictions=unknown(nodes, len(TRAITS)),
+        features={name: floats(f"features.{name}", sum(widths[name])) for name in order},
+        emotion_predictions=floats("emotion_predictions", nodes, len(EMOTIONS)),
+        trait_predictions=floats("trait_predictions", nodes, len(TRAITS)),
         present=np.zeros((count, nodes), dtype=bool),
-        emotion_targets=unknown(len(EMOTIONS)),
-        trait_targets=unknown(len(TRAITS)),
+        emotion_targets=floats("emotion_targets", len(EMOTIONS)),
+        trait_targets=floats("trait_targets", len(TRAITS)),
         multi_label=np.empty(count, dtype=bool),
+        prior_shift=np.zeros((len(corpora), len(EMOTIONS)), dtype=np.float32),
     )
 
 
-def _look_up(corpus: Corpus, export: Export, warnings: list[str]) -> np.ndarray:
-    """`[N]` row of each corpus sample in the export, -1 where it has none; checks that they fit."""
-    warnings += export.check_against(corpus)
-    wanted = corpus.table["sample_id"].combine_chunks()
-    found = pc.index_in(wanted, value_set=pa.array(export.sample_ids, wanted.type))
-    rows = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    missing = np.flatnonzero(rows < 0)
-    if len(missing) and export.manifest.corpus.samples_sha256 == corpus.hashes.samples_sha256:
-        raise ContractError(
-            f"{export.path} lacks rows it must have: {corpus.sample_ids[missing[0]]!r} and "
-            f"{len(missing) - 1} more",
-            hint="a sample without data still has a row with its status",
-        )
-    return rows
-
-
-def _fill(joined: Joined, here: slice, index: int, export: Export, rows: np.ndarray) -> np.ndarray:
-    """Copy an export's embeddings to their place; gives each sample's status `[n]`."""
-    matched = np.flatnonzero(rows >= 0)
-    source, target = rows[matched], here.start + matched
-    statuses = np.full(len(rows), NO_ROW, dtype=object)
-    statuses[matched] = export.status[source]
-    features = joined.features[joined.modalities[index]]
-    at = 0
-    for values in (export.emotion_embedding, export.trait_embedding):
-        features[target, at : at + values.shape[1]] = values[source]
-        at += values.shape[1]
-    embedded = ~np.isnan(features[here]).all(axis=1)
-    joined.present[here, index] = np.isin(statuses, WITH_DATA) & embedded
-    return statuses
-
-
-def _fill_predictions(
-    joined: Joined,
-    here: slice,
-    index: int,
-    export: Export,
-    rows: np.ndarray,
-    kind: str,
-    shift: np.ndarray,
-) -> None:
-    """Copy an export's predictions, emotion logits made comparable."""
-    matched = np.flatnonzero(rows >= 0)
-    source, target = rows[matched], here.start + matched
-    multi_label, output = kind == "sigmoid", export.manifest.emotion_output
-    if output is not None and export.emotion_logits.shape[1]:
-        logits = comparable(export.emotion_logits[source], output, multi_label=multi_label)
-        joined.emotion_predictions[target, index] = logits + shift
-        own = common_shift([output], multi_label=multi_label)
-        joined.own_shift[export.modality, export.corpus_name] = own - shift
-    if export.trait_scores.shape[1]:
-        joined.trait_predictions[target, index] = export.trait_scores[source]
+def _describe(joined: Joined, here: slice, number: int, corpus: Corpus, multi_label: bool) -> None:
+    """What the corpus itself says of its samples."""
+    joined.corpus_of[here] = number
+    joined.rows[here] = np.arange(len(corpus))
+    joined.splits[here] = np.array(SPLIT_WORDS, dtype=object)[split_codes(corpus, SPLIT_WORDS)]
+    own = pc.coalesce(corpus.table["source_id"], corpus.table["sample_id"])
+    sources = pc.binary_join_element_wise(corpus.name, own, "/")
+    joined.source_ids[here] = sources.to_numpy()
+    joined.emotion_targets[here] = corpus.emotion_targets()
+    joined.trait_targets[here] = corpus.trait_values
+    joined.multi_label[here] = multi_label
 
 
 def _count(
-    joined: Joined, corpus: Corpus, modality: str, statuses: np.ndarray, min_coverage: float
+    joined: Joined, corpus: Corpus, modality: str, splits: np.ndarray, statuses: np.ndarray
 ) -> None:
-    pairs = Counter(zip(corpus.splits.tolist(), statuses.tolist(), strict=True))
-    for (split, status), samples in sorted(pairs.items(), key=str):
-        joined.coverage.append(Coverage(corpus.name, modality, split or "none", status, samples))
-    share = float(np.isin(statuses, WITH_DATA).mean())
-    if share < min_coverage:
-        raise DataError(
-            f"{modality} covers {share:.1%} of {corpus.name}, less than --min-coverage "
-            f"{min_coverage:.1%}",
-            hint="statuses: " + ", ".join(f"{k} {n}" for k, n in Counter(statuses).most_common()),
-        )
+    table = np.zeros((len(SPLIT_WORDS), len(WORDS)), dtype=np.int64)
+    np.add.at(table, (splits, statuses), 1)
+    found = [
+        (str(SPLIT_WORDS[split]), WORDS[status], int(table[split, status]))
+        for split, status in np.argwhere(table)
+    ]
+    for split, status, samples in sorted(found):
+        name = "none" if split == "None" else split
+        joined.coverage.append(Coverage(corpus.name, modality, name, status, samples))
+
+
+def refuse_low_coverage(joined: Joined, least: float) -> None:
+    """Refuse an export that has data for less than this share of a corpus.
+
+    Raises:
+        DataError: names the first, with its statuses.
+    """
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for entry in joined.coverage:
+        here = counts.setdefault((entry.modality, entry.corpus), Counter())
+        here[entry.status] += entry.samples
+    for (modality, corpus), statuses in counts.items():
+        share = sum(statuses[word] for word in WITH_DATA) / max(1, statuses.total())
+        if share < least:
+            raise DataError(
+                f"{modality} covers {share:.1%} of {corpus}, less than --min-coverage {least:.1%}",
+                hint="statuses: " + ", ".join(f"{k} {n}" for k, n in statuses.most_common()),
+            )
 
 
 def _count_dropped(
-    joined: Joined, here: slice, corpus: Corpus, statuses: Sequence[np.ndarray]
+    joined: Joined,
+    here: slice,
+    corpus: Corpus,
+    splits: np.ndarray,
+    statuses: Sequence[np.ndarray],
 ) -> None:
     """Samples without any modality, with the statuses of their exports as the reason."""
     absent = np.flatnonzero(~joined.present[here].any(axis=1))
-    for row in absent:
-        reasons = sorted({str(status[row]) for status in statuses})
-        joined.dropped[corpus.name, corpus.splits[row] or "none", "+".join(reasons)] += 1
+    rows = np.stack([splits[absent], *(status[absent] for status in statuses)], axis=1)
+    kinds, samples = np.unique(rows, axis=0, return_counts=True)
+    for (split, *codes), count in zip(kinds.tolist(), samples.tolist(), strict=True):
+        reasons = sorted({WORDS[code] for code in codes})
+        key = (corpus.name, SPLIT_WORDS[split] or "none", "+".join(reasons))
+        joined.dropped[key] += count
 
 
 def _keep_present(joined: Joined) -> Joined:
-    """The table without samples that have no modality."""
-    keep = joined.present.any(axis=1)
-    if not keep.any():
+    """The table without samples that have no modality; rows move up in place."""
+    rows = np.flatnonzero(joined.present.any(axis=1))
+    if not len(rows):
         raise DataError("no sample has any modality", hint="the coverage table says why")
-    if keep.all():
+    if len(rows) == len(joined):
         return joined
-    for name in joined.features:  # one at a time: both tables together may not fit
-        joined.features[name] = joined.features[name][keep]
+    for name, values in joined.features.items():
+        joined.features[name] = _move_up(values, rows)
     for name, values in vars(joined).items():
-        if isinstance(values, np.ndarray):
-            setattr(joined, name, values[keep])
+        if isinstance(values, np.ndarray) and name != "prior_shift":  # by corpus, not by sample
+            setattr(joined, name, _move_up(values, rows))
     return joined
+
+
+def _move_up(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`values[rows]` for ascending rows, written over `values`: there is no second copy."""
+    step = max(1, MOVED_BYTES // max(1, values[:1].nbytes))
+    for start in range(0, len(rows), step):
+        # A row never moves down, so no later row has been written over yet.
+        chosen = rows[start : start + step]
+        if chosen[-1] >= start + len(chosen):
+            values[start : start + len(chosen)] = values[chosen]
+    return values[: len(rows)]

@@ -62,17 +62,31 @@ class Standardise(nn.Module):
 
 
 class Projector(nn.Module):
-    """Standardise, linear, GELU, dropout, LayerNorm: `[B, width_in] -> [B, H]`."""
+    """What a modality has of its own: statistics of its features, and a linear map to `H`."""
 
-    def __init__(self, width_in: int, width: int, dropout: float) -> None:
+    def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
         self.standardise = Standardise(width_in)
         self.linear = nn.Linear(width_in, width)
-        self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.dropout(functional.gelu(self.linear(self.standardise(x)))))
+        """Standardised features `[B, width_in] -> [B, H]`."""
+        return self.linear(x)
+
+
+class ModalityNorm(nn.Module):
+    """LayerNorm over the last axis of `[M, B, H]`, with scale and shift per modality."""
+
+    def __init__(self, modalities: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(modalities, 1, width))
+        self.bias = nn.Parameter(torch.zeros(modalities, 1, width))
+        # Stacked over modalities they are matrices, but norms all the same.
+        for vector in (self.weight, self.bias):
+            vector._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:]), self.weight)
 
 
 class AdapterBank(nn.Module):
@@ -85,29 +99,32 @@ class AdapterBank(nn.Module):
     def __init__(self, modalities: int, width: int, bottleneck: int, dropout: float) -> None:
         super().__init__()
         self.down_weight = nn.Parameter(torch.empty(modalities, width, bottleneck))
-        self.down_bias = nn.Parameter(torch.zeros(modalities, bottleneck))
+        self.down_bias = nn.Parameter(torch.zeros(modalities, 1, bottleneck))
         self.up_weight = nn.Parameter(torch.empty(modalities, bottleneck, width))
-        self.up_bias = nn.Parameter(torch.zeros(modalities, width))
-        self.norm_weight = nn.Parameter(torch.ones(modalities, width))
-        self.norm_bias = nn.Parameter(torch.zeros(modalities, width))
-        # Stacked over modalities they are matrices, but they are biases and norms all the same.
-        for vector in (self.down_bias, self.up_bias, self.norm_weight, self.norm_bias):
+        self.up_bias = nn.Parameter(torch.zeros(modalities, 1, width))
+        for vector in (self.down_bias, self.up_bias):
             vector._no_weight_decay = True  # type: ignore[attr-defined]
+        self.norm = ModalityNorm(modalities, width)
         self.dropout = nn.Dropout(dropout)
         # The bounds nn.Linear uses: 1 / sqrt(fan-in).
         nn.init.uniform_(self.down_weight, -1 / math.sqrt(width), 1 / math.sqrt(width))
         nn.init.uniform_(self.up_weight, -1 / math.sqrt(bottleneck), 1 / math.sqrt(bottleneck))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, M, H] -> [B, M, H]`."""
-        hidden = torch.einsum("bmh,mhk->bmk", x, self.down_weight) + self.down_bias
-        hidden = self.dropout(functional.gelu(hidden))
-        x = x + torch.einsum("bmk,mkh->bmh", hidden, self.up_weight) + self.up_bias
-        return functional.layer_norm(x, x.shape[-1:]) * self.norm_weight + self.norm_bias
+    def hidden(self, x: Tensor) -> Tensor:
+        """`[M, B, H] -> [M, B, bottleneck]`, the input of `up`."""
+        hidden = torch.baddbmm(self.down_bias, x, self.down_weight)
+        return self.dropout(functional.gelu(hidden))
+
+    def up(self, hidden: Tensor) -> Tensor:
+        """`[M, B, bottleneck] -> [M, B, H]`."""
+        return torch.baddbmm(self.up_bias, hidden, self.up_weight)
 
 
 class ProjectorAdapter(nn.Module):
-    """Modality inputs of any widths to tokens of one width, plus a modality embedding.
+    """Modality inputs of any widths to tokens of one width.
+
+    Projector: standardise, linear, GELU, dropout, LayerNorm; then the adapter, and a modality
+    embedding on what comes out.
 
     Args:
         widths: modality name to its input width; the order is that of the tokens.
@@ -121,18 +138,30 @@ class ProjectorAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self.projectors = nn.ModuleDict(
-            {name: Projector(size, width, dropout) for name, size in widths.items()}
+            {name: Projector(size, width) for name, size in widths.items()}
         )
+        self.norm = ModalityNorm(len(widths), width)
+        self.dropout = nn.Dropout(dropout)
         self.adapters = AdapterBank(len(widths), width, bottleneck, dropout)
         self.embedding = nn.Parameter(torch.randn(len(widths), width) * 0.02)
 
-    def forward(self, features: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """Features `[B, width of the modality]` each and `present [B, M]` to tokens `[B, M, H]`."""
-        tokens = [
-            projector(features[name].masked_fill(~present[:, index, None], 0.0))
-            for index, (name, projector) in enumerate(self.projectors.items())
-        ]
-        return self.adapters(torch.stack(tokens, dim=1)) + self.embedding
+    def standardise(self, features: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+        """Raw features `[B, width of the modality]` as the projectors take them; 0 where absent."""
+        found = {}
+        for index, (name, projector) in enumerate(self.projectors.items()):
+            assert isinstance(projector, Projector)
+            given = features[name].masked_fill(~present[:, index, None], torch.nan)
+            found[name] = projector.standardise(given)
+        return found
+
+    def project(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Standardised features to `[M, B, H]`, the input of the adapters."""
+        projected = [projector(features[name]) for name, projector in self.projectors.items()]
+        return self.norm(self.dropout(functional.gelu(torch.stack(projected))))
+
+    def finish(self, x: Tensor, adapted: Tensor) -> Tensor:
+        """Input and output of the adapters, `[M, B, H]` each, to tokens `[B, M, H]`."""
+        return self.adapters.norm(x + adapted).transpose(0, 1) + self.embedding
 
 
 class GraphAttention(nn.Module):
@@ -173,21 +202,30 @@ class GraphAttention(nn.Module):
 
         Rows of absent targets hold values without meaning; absent sources have weight 0.
         """
+        message, weights = self.gather(x, present)
+        return self.finish(x, self.out(message)), weights
+
+    def gather(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens `[B, M, H]` to what each node gathers `[B, M, H]`, the input of `out`, and the
+        weights."""
         batch, nodes, width = x.shape
         source = self.source(x).view(batch, nodes, self.heads, -1)
         if self.target is not None:
             target = self.target(x).view(batch, nodes, self.heads, -1)
             pair = functional.leaky_relu(target[:, :, None] + source[:, None], 0.2)
-            energy = torch.einsum("bijhc,hc->bhij", pair, self.score)
+            energy = (pair * self.score).sum(dim=-1).permute(0, 3, 1, 2)
         else:
             score_target, score_source = self.score.chunk(2, dim=1)
             of_target = torch.einsum("bihc,hc->bhi", source, score_target)
             of_source = torch.einsum("bjhc,hc->bhj", source, score_source)
             energy = functional.leaky_relu(of_target[..., :, None] + of_source[..., None, :], 0.2)
         weights = masked_softmax(energy, present[:, None, None, :])
-        message = torch.einsum("bhij,bjhc->bihc", self.dropout(weights), source)
-        out = self.out(message.reshape(batch, nodes, width))
-        return self.norm(x + out), weights
+        message = self.dropout(weights) @ source.transpose(1, 2)
+        return message.transpose(1, 2).reshape(batch, nodes, width), weights
+
+    def finish(self, x: Tensor, out: Tensor) -> Tensor:
+        """Tokens and what `out` made of the gathered: `[B, M, H]`."""
+        return self.norm(x + out)
 
 
 def masked_softmax(energy: Tensor, mask: Tensor) -> Tensor:
@@ -200,6 +238,11 @@ def masked_softmax(energy: Tensor, mask: Tensor) -> Tensor:
 class TaskQueryAttention(nn.Module):
     """Learned queries of one task attend to the modality tokens: `[B, M, H] -> [B, H]`.
 
+    Multi-head attention with a query that is a parameter: it equals `nn.MultiheadAttention` with
+    the same weights (but for its key bias, which a softmax does not see). Keys are never formed:
+    a head's score is a token times `W_k^T q`. Tokens are averaged by the weights before they are
+    mapped to values, so the value map runs once per sample and not once per modality.
+
     Args:
         width: `H`.
         heads: attention heads.
@@ -209,15 +252,40 @@ class TaskQueryAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float, *, queries: int = 1) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}")
+        self.heads = heads
         self.query = nn.Parameter(torch.randn(queries, width) / math.sqrt(width))
-        self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        # Three maps of width H each, initialised as nn.MultiheadAttention does.
+        self.query_weight = nn.Parameter(torch.empty(width, width))
+        self.key_weight = nn.Parameter(torch.empty(width, width))
+        self.value_weight = nn.Parameter(torch.empty(width, width))
+        for weight in (self.query_weight, self.key_weight, self.value_weight):
+            nn.init.uniform_(weight, -math.sqrt(1.5 / width), math.sqrt(1.5 / width))
+        self.query_bias = nn.Parameter(torch.zeros(width))
+        self.value_bias = nn.Parameter(torch.zeros(width))
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.bias)
+        self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """`(representation [B, H], weights [B, queries, M])`, the weights averaged over heads."""
-        query = self.query.expand(len(tokens), -1, -1)
-        gathered, weights = self.attention(query, tokens, tokens, key_padding_mask=~present)
-        return self.norm(gathered.mean(dim=1)), weights
+        width = tokens.shape[-1]
+        inner = width // self.heads
+        query = functional.linear(self.query, self.query_weight, self.query_bias)
+        query = query.view(-1, self.heads, inner) / math.sqrt(inner)
+        key = torch.einsum("qhd,hdw->qhw", query, self.key_weight.view(self.heads, inner, width))
+        energy = (tokens @ key.reshape(-1, width).T).transpose(1, 2)  # [B, queries * heads, M]
+        weights = masked_softmax(energy, present[:, None, :])
+        gathered = self.dropout(weights) @ tokens
+        gathered = gathered.view(len(tokens), -1, self.heads, width).mean(dim=1)
+        value = torch.einsum(
+            "bhw,hdw->bhd", gathered, self.value_weight.view(self.heads, inner, width)
+        )
+        mapped = self.out(value.reshape(len(tokens), width) + self.value_bias)
+        shown = weights.view(len(tokens), -1, self.heads, tokens.shape[1]).mean(dim=2)
+        return self.norm(mapped), shown
 
 
 class PredictProjector(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,8 @@ from mepr_fusion.layers import (
     drop_modalities,
     masked_mean,
 )
-from mepr_shared.labels import EMOTIONS, TRAITS
+from mepr_shared.labels import EMOTIONS, TASKS, TRAITS
+from mepr_shared.objectives.gradnorm import gradient_norms
 
 # The head starts near zero, so that an untrained model answers with the unimodal predictions.
 HEAD_STD = 0.002
@@ -31,7 +32,7 @@ class FusionOutput(NamedTuple):
     """What `FusionModel.forward` gives.
 
     Attributes:
-        emotion_logits: `[B, 7]`.
+        emotion_logits: `[B, 7]`, calibrated: a decision adds the prior shift of the corpus.
         trait_logits: `[B, 5]`.
         trait_scores: `[B, 5]` in [0, 1], the sigmoid of the logits.
         emotion_representation: `[B, H]`.
@@ -46,6 +47,23 @@ class FusionOutput(NamedTuple):
     emotion_representation: Tensor
     trait_representation: Tensor
     attention: dict[str, Tensor]
+
+
+class Trunk(NamedTuple):
+    """What both tasks start from.
+
+    Attributes:
+        shared_input: input of the last linear map before the branches, `[B, M, H]` with the
+            graph, `[M, B, bottleneck]` without it.
+        shared: its output, `[B, M, H]` or `[M, B, H]`; each branch gets its own view of it.
+        residual: what is added to the output, of the same shape.
+        graph: the graph's attention weights `[B, heads, M, M]`, None without it.
+    """
+
+    shared_input: Tensor
+    shared: Tensor
+    residual: Tensor
+    graph: Tensor | None
 
 
 class TaskBranch(nn.Module):
@@ -107,6 +125,7 @@ class FusionModel(nn.Module):
         bottleneck: inner width of the adapters; `width // 2` when None.
         queries: learned queries per task.
         graph_scoring: `"v2"` or `"v1"`.
+        tasks: `("emotion", "traits")`, or one of them.
         modality_dropout: chance of each present modality to be dropped from a training sample;
             one always stays.
         learned_prediction_weights: weights over modalities in the predict projectors.
@@ -119,6 +138,7 @@ class FusionModel(nn.Module):
         self,
         modalities: Mapping[str, int],
         *,
+        tasks: Sequence[str] = TASKS,
         width: int = 256,
         heads: int = 8,
         dropout: float = 0.2,
@@ -163,8 +183,12 @@ class FusionModel(nn.Module):
                 guide_bank=GuideBank(outputs, width, blend=guide_blend) if guide_bank else None,
             )
 
-        self.emotion = branch(len(EMOTIONS), emotion_predict_projector, emotion_guide_bank)
-        self.traits = branch(len(TRAITS), trait_predict_projector, trait_guide_bank)
+        self.tasks = tuple(tasks)
+        self.emotion = self.traits = None
+        if "emotion" in tasks:
+            self.emotion = branch(len(EMOTIONS), emotion_predict_projector, emotion_guide_bank)
+        if "traits" in tasks:
+            self.traits = branch(len(TRAITS), trait_predict_projector, trait_guide_bank)
 
     def shared_weight(self) -> Tensor:
         """The weight of the last linear map before the task branches (SYSTEM, section 7)."""
@@ -172,14 +196,74 @@ class FusionModel(nn.Module):
             return self.graph.out.weight
         return self.projector.adapters.up_weight
 
-    def tokens(
-        self, features: Mapping[str, Tensor], present: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """What both tasks share: tokens `[B, M, H]` and the graph's attention weights."""
-        tokens = self.projector(features, present)
+    def shared_gradient_norms(
+        self, shared_input: Tensor, cotangents: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Norms `[K]` of `K` terms' gradients on `shared_weight()`: `objectives.gradient_norms`.
+
+        Args:
+            shared_input: as in `Trunk`.
+            cotangents: `[K, *shape of Trunk.shared]`.
+            rows: `[K, B]` bool.
+        """
+        if self.graph is not None:
+            return gradient_norms(shared_input, cotangents, rows)
+        # Without the graph every modality has a matrix of its own: they are one tensor.
+        parts = [
+            gradient_norms(inputs, cotangents[:, index], rows)
+            for index, inputs in enumerate(shared_input)
+        ]
+        return torch.linalg.vector_norm(torch.stack(parts), dim=0)
+
+    def standardise(self, features: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+        """Raw features as `trunk` takes them; 0 where a modality is absent."""
+        return self.projector.standardise(features, present)
+
+    def trunk(self, features: Mapping[str, Tensor], present: Tensor) -> Trunk:
+        """Everything that both tasks share.
+
+        Args:
+            features: standardised, per modality `[B, width]`.
+            present: `[B, M]`; the modalities to be used.
+        """
+        projected = self.projector.project(features)
+        hidden = self.projector.adapters.hidden(projected)
+        adapted = self.projector.adapters.up(hidden)
         if self.graph is None:
-            return tokens, None
-        return self.graph(tokens, present)
+            return Trunk(hidden, adapted, projected, None)
+        tokens = self.projector.finish(projected, adapted)
+        message, weights = self.graph.gather(tokens, present)
+        return Trunk(message, self.graph.out(message), tokens, weights)
+
+    def branches(
+        self,
+        trunk: Trunk,
+        emotion_shared: Tensor,
+        trait_shared: Tensor,
+        emotion_predictions: Tensor,
+        trait_predictions: Tensor,
+        present: Tensor,
+    ) -> FusionOutput:
+        """Both tasks, each from its own view of `trunk.shared`.
+
+        A task the model does not have answers NaN, with an empty representation.
+        """
+        finish = self.projector.finish if self.graph is None else self.graph.finish
+        same = emotion_shared is trait_shared
+        emotion_tokens = finish(trunk.residual, emotion_shared)
+        trait_tokens = emotion_tokens if same else finish(trunk.residual, trait_shared)
+        emotion = self._answer(self.emotion, emotion_tokens, emotion_predictions, present, EMOTIONS)
+        trait_odds = torch.logit(trait_predictions, eps=TRAIT_EPS)
+        traits = self._answer(self.traits, trait_tokens, trait_odds, present, TRAITS)
+        weights = {"graph": trunk.graph, "emotion": emotion[2], "traits": traits[2]}
+        return FusionOutput(
+            emotion_logits=emotion[0],
+            trait_logits=traits[0],
+            trait_scores=torch.sigmoid(traits[0]),
+            emotion_representation=emotion[1],
+            trait_representation=traits[1],
+            attention={name: value for name, value in weights.items() if value is not None},
+        )
 
     def forward(
         self,
@@ -199,16 +283,19 @@ class FusionModel(nn.Module):
         """
         if self.training and self.modality_dropout > 0:
             present = drop_modalities(present, self.modality_dropout)
-        tokens, graph = self.tokens(features, present)
-        trait_odds = torch.logit(trait_predictions, eps=TRAIT_EPS)
-        emotion = self.emotion(tokens, emotion_predictions, present)
-        traits = self.traits(tokens, trait_odds, present)
-        weights = {"graph": graph, "emotion": emotion[2], "traits": traits[2]}
-        return FusionOutput(
-            emotion_logits=emotion[0],
-            trait_logits=traits[0],
-            trait_scores=torch.sigmoid(traits[0]),
-            emotion_representation=emotion[1],
-            trait_representation=traits[1],
-            attention={name: value for name, value in weights.items() if value is not None},
+        trunk = self.trunk(self.standardise(features, present), present)
+        return self.branches(
+            trunk, trunk.shared, trunk.shared, emotion_predictions, trait_predictions, present
         )
+
+    @staticmethod
+    def _answer(
+        branch: TaskBranch | None,
+        tokens: Tensor,
+        predictions: Tensor,
+        present: Tensor,
+        names: Sequence[str],
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        if branch is not None:
+            return branch(tokens, predictions, present)
+        return tokens.new_full((len(tokens), len(names)), torch.nan), tokens[:, 0, :0], None

@@ -2,70 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mepr_fusion.answers import predict
+from mepr_fusion.baselines import MEAN, unimodal_outputs
 from mepr_fusion.data import FusionBatch
 from mepr_fusion.join import Joined
+from mepr_fusion.layers import drop_modalities
 from mepr_fusion.model import FusionModel
+from mepr_fusion.objective import FusionObjective, PseudoLabels
+from mepr_fusion.settings import FusionSettings
+from mepr_fusion.teaching import Teaching
+from mepr_fusion.validation import floor, labelled, validation_scores
 from mepr_shared.errors import DataError
 from mepr_shared.labels import EmotionScale
-from mepr_shared.metrics import selection_score, trait_scores
-from mepr_shared.objectives.emotion import EmotionObjective
-from mepr_shared.objectives.traits import TraitObjective
-from mepr_shared.train.clip_task import emotion_scores
-
-PREDICT_BATCH = 4096
+from mepr_shared.train.hidden import hidden_rows
+from mepr_shared.train.joint import JointObjective
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What was answered to `n` samples: `emotion_logits [n, 7]`, `trait_scores [n, 5]`."""
+class TrainingBatch(NamedTuple):
+    """Samples, and the teacher's labels for those without one (None without a teacher)."""
 
-    emotion_logits: np.ndarray
-    trait_scores: np.ndarray
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, data: FusionBatch, rows: np.ndarray) -> Outputs:
-    """The model's answers, in eval mode, in the order of `rows` (`[n]` indices)."""
-    model.eval()
-    index = torch.from_numpy(rows).to(data.present.device)
-    logits, scores = [np.empty((0, 7), np.float32)], [np.empty((0, 5), np.float32)]
-    for part in index.split(PREDICT_BATCH):
-        output = model(*data[part].inputs)
-        logits.append(output.emotion_logits.float().cpu().numpy())
-        scores.append(output.trait_scores.float().cpu().numpy())
-    return Outputs(np.concatenate(logits), np.concatenate(scores))
-
-
-@dataclass
-class Objectives:
-    """The losses of both tasks and their fixed weights."""
-
-    emotion: EmotionObjective
-    traits: TraitObjective
-    emotion_weight: float = 1.0
-    trait_weight: float = 1.0
+    samples: FusionBatch
+    pseudo: PseudoLabels | None
 
 
 class FusionTask:
-    """Trains the stage-3 model on labelled samples; a task's loss counts where its label exists.
+    """Trains the stage-3 model; a term counts where its label, or pseudo-label, exists.
 
     Args:
         model: on the device of `data`.
-        data: all samples.
+        data: all samples, standardised.
         joined: the table behind `data`.
         scales: corpus name -> how it states its emotions.
-        objectives: the losses.
-        batch_size: samples per step; the last batch of an epoch may be smaller.
-        seed: of the order of samples.
-        balanced_corpora: every corpus is drawn equally often.
+        objective: the losses.
+        settings: weighting, teacher, hidden labels, batch size, seed.
 
     Raises:
         DataError: no training sample, or no validation sample, has a label.
@@ -77,60 +55,164 @@ class FusionTask:
         data: FusionBatch,
         joined: Joined,
         scales: Mapping[str, EmotionScale],
-        objectives: Objectives,
-        *,
-        batch_size: int,
-        seed: int,
-        balanced_corpora: bool = False,
+        objective: FusionObjective,
+        settings: FusionSettings,
     ) -> None:
         self.model: nn.Module = model
-        self.data = data
+        self.fusion = model
         self.joined = joined
         self.scales = scales
-        self.objectives = objectives
-        self.batch_size = batch_size
-        self.seed = seed
-        self.balanced_corpora = balanced_corpora
-        self.train_rows = labelled(joined, "train")
-        for split, rows in (("train", self.train_rows), ("val", labelled(joined, "val"))):
-            if not len(rows):
+        self.objective = objective
+        self.settings = settings
+        fit = settings.fit
+        self.batch_size, self.seed = fit.batch_size, fit.seed
+        # Drawn from all training samples, so that the same labels are hidden without `ssl`.
+        wanted = joined.select(split="train")
+        self.data, hidden = hide_labels(data, wanted, settings.hidden_labels, fit.seed)
+        found = has_label(self.data, model.tasks).cpu().numpy()
+        self.train_rows = wanted[found[wanted]]
+        self.unlabelled_rows = wanted[~found[wanted]] if settings.ssl else wanted[:0]
+        for split in ("train", "val"):
+            if not found[joined.select(split=split)].any():
                 raise DataError(
                     f"no sample of split {split!r} has both a label and an export",
                     hint="the coverage table says what is there",
                 )
-        self.steps_per_epoch = -(-len(self.train_rows) // batch_size)
+        self.steps_per_epoch = -(-len(self.train_rows) // self.batch_size)
+        self.val_rows = labelled(joined, "val")
+        start = validation_scores(
+            unimodal_outputs(joined, MEAN, self.val_rows), joined, self.val_rows, scales
+        )
+        self.start_score = start.pop("score", -math.inf)
+        self.floor = floor(start, joined, self.val_rows) if settings.guard else {}
+        self.joint: JointObjective | None = JointObjective(
+            model,
+            model.tasks,
+            settings,
+            self.steps_per_epoch,
+            norms=model.shared_gradient_norms,
+        )
+        self.teaching: Teaching | None = None
+        if self.joint.semi and self.joint.teacher is not None:
+            here = data.present.device
+            self.teaching = Teaching(
+                self.joint.teacher.model,
+                self.data,
+                settings.semi,
+                train_rows=torch.from_numpy(self.train_rows).to(here),
+                val_rows=torch.from_numpy(joined.select(split="val")).to(here),
+                hidden_emotion=hidden.emotion,
+                hidden_traits=hidden.traits,
+                published=settings.pseudo == "published",
+            )
 
-    def batches(self, epoch: int) -> Iterable[FusionBatch]:
-        """The batches of an epoch, determined by seed and epoch."""
+    def batches(self, epoch: int) -> Iterable[TrainingBatch]:
+        """The batches of an epoch, determined by seed and epoch.
+
+        An epoch goes once over the samples with a label. Samples without any are drawn anew for
+        each epoch and spread over its batches, no more of them than `semi.unlabelled` for each
+        labelled one: however many there are, labels do not get rare in a batch.
+        """
+        device = self.data.present.device
+        teaching = self.teaching if epoch > self.settings.semi.warmup else None
+        if teaching:
+            teaching.begin_epoch()
+        batches = [torch.from_numpy(rows).to(device) for rows in self.draw(epoch)]
+        refresh = self.settings.semi.refresh
+        for start in range(0, len(batches), refresh):
+            chunk = batches[start : start + refresh]
+            pseudo = teaching.labels(torch.cat(chunk)) if teaching else None
+            at = 0
+            for rows in chunk:
+                part = slice(at, at + len(rows))
+                at += len(rows)
+                yield TrainingBatch(self.data[rows], pseudo[part] if pseudo else None)
+
+    def draw(self, epoch: int) -> list[np.ndarray]:
+        """The rows of every batch of an epoch."""
         generator = np.random.default_rng((self.seed, epoch))
         order = self.train_rows
-        if self.balanced_corpora:
+        if self.settings.balanced_corpora:
             order = balanced_draw(order, self.joined.corpus_of[order], generator)
-        shuffled = torch.from_numpy(generator.permutation(order)).to(self.data.present.device)
-        for rows in shuffled.split(self.batch_size):
-            yield self.data[rows]
+        order = generator.permutation(order)
+        batches = [
+            order[start : start + self.batch_size]
+            for start in range(0, len(order), self.batch_size)
+        ]
+        most = int(self.settings.semi.unlabelled * len(order))
+        if not self.settings.ssl or not most:
+            return batches
+        others = generator.permutation(self.unlabelled_rows)[:most]
+        spread = np.array_split(others, len(batches))
+        return [np.concatenate(pair) for pair in zip(batches, spread, strict=True)]
 
-    def loss(self, batch: FusionBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum of both tasks' losses."""
-        output = self.model(*batch.inputs)
-        emotion = self.objectives.emotion(output.emotion_logits, batch.emotion, batch.multi_label)
-        traits = self.objectives.traits(output.trait_scores, batch.traits)
-        weighted = self.objectives.emotion_weight * emotion + self.objectives.trait_weight * traits
-        return weighted, {"emotion_loss": emotion, "trait_loss": traits}
+    def loss(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of all terms; the student sees a view with modalities dropped."""
+        assert self.joint is not None
+        samples, present = batch.samples, batch.samples.present
+        if self.fusion.modality_dropout > 0:
+            present = drop_modalities(present, self.fusion.modality_dropout)
+        trunk = self.fusion.trunk(samples.features, present)
+        views = self.joint.views(trunk.shared_input, trunk.shared)
+        output = self.fusion.branches(
+            trunk,
+            views.get("emotion", trunk.shared),
+            views.get("traits", trunk.shared),
+            samples.emotion_predictions,
+            samples.trait_predictions,
+            present,
+        )
+        terms = self.objective.terms(output, samples, batch.pseudo)
+        total, log = self.joint.total(terms)
+        return total, {**log, **(batch.pseudo.log if batch.pseudo else {})}
 
     def validate(self) -> dict[str, float]:
-        """Scores per corpus of the validation split, and the selection score over all."""
-        rows = labelled(self.joined, "val")
-        outputs = predict(self.model, self.data, rows)
-        return validation_scores(outputs, self.joined, rows, self.scales)
+        """Scores per corpus of the validation split, and the selection score over all.
+
+        Under `settings.guard` a model that loses on some corpus what its exports' predictions had
+        scores below the untrained one; `loss_of_exports` is by how much.
+        """
+        found = validation_scores(
+            predict(self.model, self.data, self.val_rows), self.joined, self.val_rows, self.scales
+        )
+        if self.floor:
+            short = sum(max(0.0, low - found[name]) for name, low in self.floor.items())
+            found["loss_of_exports"] = short
+            if short > 0:
+                found["score"] = min(found["score"], self.start_score) - short
+        return found
 
 
-def labelled(joined: Joined, split: str) -> np.ndarray:
-    """Row indices `[n]` of a split that have a label for either task."""
-    rows = joined.select(split=split)
-    emotion = ~np.isnan(joined.emotion_targets[rows]).any(axis=1)
-    traits = ~np.isnan(joined.trait_targets[rows]).all(axis=1)
-    return rows[emotion | traits]
+def has_label(data: FusionBatch, tasks: Sequence[str]) -> Tensor:
+    """`[N]` bool: the sample has a label for one of the tasks."""
+    emotion = ~data.emotion.isnan().any(dim=1) & ("emotion" in tasks)
+    return emotion | (~data.traits.isnan().all(dim=1) & ("traits" in tasks))
+
+
+class Hidden(NamedTuple):
+    """Labels set aside, NaN elsewhere: `emotion [N, 7]`, `traits [N, 5]`."""
+
+    emotion: Tensor
+    traits: Tensor
+
+
+def hide_labels(
+    data: FusionBatch, rows: np.ndarray, share: float, seed: int
+) -> tuple[FusionBatch, Hidden]:
+    """The same samples with a share of the labels of `rows` set aside, each task by itself.
+
+    Raises:
+        ConfigError: `share` is not in [0, 1).
+    """
+    asked = hidden_rows(len(rows), share, seed)
+    visible, hidden = [], []
+    for task, labels in (("emotion", data.emotion), ("traits", data.traits)):
+        chosen = torch.zeros(len(labels), dtype=torch.bool)
+        chosen[torch.from_numpy(rows[asked[task]])] = True
+        chosen = chosen.to(labels.device)[:, None]
+        hidden.append(torch.where(chosen, labels, torch.nan))
+        visible.append(torch.where(chosen, torch.nan, labels))
+    return replace(data, emotion=visible[0], traits=visible[1]), Hidden(*hidden)
 
 
 def balanced_draw(
@@ -149,28 +231,3 @@ def balanced_draw(
         whole, rest = divmod(len(share), len(own))
         drawn += [own] * whole + [generator.choice(own, rest, replace=False)]
     return np.concatenate(drawn)
-
-
-def validation_scores(
-    outputs: Outputs, joined: Joined, rows: np.ndarray, scales: Mapping[str, EmotionScale]
-) -> dict[str, float]:
-    """`{"meld/uar": ..., "fiv2/ccc": ..., "score": ...}` of answers to `rows` `[n]`."""
-    found: dict[str, float] = {}
-    emotion: list[dict[str, Any]] = []
-    traits: list[dict[str, Any]] = []
-    for number, corpus in enumerate(joined.corpora):
-        here = joined.corpus_of[rows] == number
-        targets = joined.emotion_targets[rows]
-        known = here & ~np.isnan(targets).any(axis=1)
-        if known.any():
-            scores = emotion_scores(outputs.emotion_logits[known], targets[known], scales[corpus])
-            emotion.append(scores)
-            names = [name for name in ("uar", "mwacc", "weighted_f1") if scores[name] is not None]
-            found |= {f"{corpus}/{name}": scores[name] for name in names}
-        targets = joined.trait_targets[rows]
-        known = here & ~np.isnan(targets).all(axis=1)
-        if known.any():
-            scores = trait_scores(targets[known], outputs.trait_scores[known])
-            traits.append(scores)
-            found |= {f"{corpus}/{name}": scores[name] for name in ("ccc", "macc")}
-    return {**found, "score": selection_score(emotion, traits)}

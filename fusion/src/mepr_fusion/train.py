@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from mepr_fusion.baselines import unimodal_names, unimodal_outputs
+from mepr_fusion.answers import predict
+from mepr_fusion.baselines import decision_shift, unimodal_names, unimodal_outputs
 from mepr_fusion.calibrate import common_shift
-from mepr_fusion.data import fit_statistics, resident
+from mepr_fusion.data import fit_statistics, resident, standardise
 from mepr_fusion.inputs import Inputs, describe_corpora
-from mepr_fusion.join import Joined, join, multi_label_by_corpus
+from mepr_fusion.join import Joined, multi_label_by_corpus
 from mepr_fusion.model import FusionModel
-from mepr_fusion.settings import ComponentSettings, FusionModelSettings, FusionSettings
-from mepr_fusion.task import FusionTask, Objectives, labelled, predict
+from mepr_fusion.objective import FusionObjective
+from mepr_fusion.packed import join_once
+from mepr_fusion.published import build_published
+from mepr_fusion.settings import MODES, ComponentSettings, FusionModelSettings, FusionSettings
+from mepr_fusion.task import FusionTask
+from mepr_fusion.validation import labelled
 from mepr_shared import config
 from mepr_shared.contract.living import LOCK, write_lock
+from mepr_shared.labels import EMOTIONS
 from mepr_shared.metrics import best_thresholds
 from mepr_shared.objectives.emotion import EmotionObjective, balanced_weights, positive_weights
 from mepr_shared.scoring import constants_of
@@ -63,11 +69,11 @@ def train(
     Raises:
         MeprError: inputs that do not fit, or a run that cannot be started or continued.
     """
-    shift = prior_shifts(settings, inputs)
     multi_label = multi_label_by_corpus(inputs.corpora)
-    joined = join(
-        inputs.corpora,
-        inputs.exports,
+    shift = prior_shifts(settings, inputs, multi_label)
+    joined = join_once(
+        inputs,
+        exports_root,
         prior_shift=shift,
         multi_label=multi_label,
         min_coverage=min_coverage,
@@ -80,7 +86,7 @@ def train(
         config={
             "settings": config.to_dict(settings),
             "modalities": {name: list(joined.widths[name]) for name in joined.modalities},
-            "prior_shift": {kind: values.tolist() for kind, values in shift.items()},
+            "prior_shift": {corpus: values.tolist() for corpus, values in shift.items()},
             "multi_label": multi_label,
             "corpora": describe_corpora(inputs.corpora),
             "exports": {
@@ -94,18 +100,17 @@ def train(
     write_lock(run.path / LOCK, inputs.exports.values())
     torch.manual_seed(settings.fit.seed)
     model = build_model(run.config).to(device)
-    data = resident(joined, device)
+    data = resident(joined, device, halves=MODES[settings.mode][0])
+    train_rows = labelled(joined, "train")
+    fit_statistics(model, data, torch.from_numpy(train_rows).to(device))
     task = FusionTask(
         model,
-        data,
+        standardise(model, data),
         joined,
         {corpus.name: corpus.meta.scale for corpus in inputs.corpora},
-        build_objectives(settings, joined, shift, device),
-        batch_size=settings.fit.batch_size,
-        seed=settings.fit.seed,
-        balanced_corpora=settings.balanced_corpora,
+        build_objective(settings, joined).to(device),
+        settings,
     )
-    fit_statistics(model, data, torch.from_numpy(task.train_rows).to(device))
     result = fit(task, settings.fit, run, start_counts=True, device=device, on_epoch=on_epoch)
     run.finish(
         {
@@ -119,7 +124,7 @@ def train(
             "dropped": dropped_records(joined),
             "warnings": joined.warnings,
             "samples": _counts(joined),
-            "configurations_tried": 1,
+            "configurations_tried": settings.configurations_tried,
         }
     )
     return run
@@ -128,10 +133,16 @@ def train(
 def build_model(run_config: Mapping[str, Any]) -> FusionModel:
     """The untrained model that a stage-3 run's `config.json` describes."""
     settings = run_config["settings"]
-    options = config.build(FusionModelSettings, settings["model"])
-    components = config.build(ComponentSettings, settings["components"])
-    widths = {name: sum(pair) for name, pair in run_config["modalities"].items()}
-    return FusionModel(widths, **asdict(options), **asdict(components))
+    options = asdict(config.build(FusionModelSettings, settings["model"]))
+    components = asdict(config.build(ComponentSettings, settings["components"]))
+    halves, tasks = MODES[settings["mode"]]
+    parts = {"both": (0, 1), "emotion": (0,), "traits": (1,)}[halves]
+    widths = {
+        name: sum(pair[part] for part in parts) for name, pair in run_config["modalities"].items()
+    }
+    if options.pop("kind") == "published":
+        return cast(FusionModel, build_published(widths, options, components, tasks=tasks))
+    return FusionModel(widths, tasks=tasks, **options, **components)
 
 
 def load_model(run: Run, device: str = "cpu") -> FusionModel:
@@ -145,45 +156,52 @@ def load_model(run: Run, device: str = "cpu") -> FusionModel:
     return model.to(device).eval()
 
 
-def prior_shifts(settings: FusionSettings, inputs: Inputs) -> dict[str, np.ndarray]:
-    """Kind -> `[7]` shift of the best logits under the configured class weights.
+def prior_shifts(
+    settings: FusionSettings, inputs: Inputs, multi_label: Mapping[str, bool]
+) -> dict[str, np.ndarray]:
+    """Corpus name -> `[7]` shift of its calibrated logits before a decision.
 
     The unimodal predictions are given this shift as well: they then decide as the model will.
     """
     found = {}
-    for kind in ("sigmoid", "softmax"):
-        multi_label = kind == "sigmoid"
+    for corpus in inputs.corpora:
+        found[corpus.name] = np.zeros(len(EMOTIONS), dtype=np.float32)
+        targets = corpus.emotion_targets()[corpus.select(split="train")]
+        targets = targets[~np.isnan(targets).any(axis=1)]
         if settings.emotion_loss.class_weights == "exports":
-            outputs = [export.manifest.emotion_output for export in inputs.exports.values()]
-            found[kind] = common_shift(
-                [output for output in outputs if output is not None], multi_label=multi_label
+            outputs = [
+                export.manifest.emotion_output
+                for (_, name), export in inputs.exports.items()
+                if name == corpus.name
+            ]
+            found[corpus.name] = common_shift(
+                [output for output in outputs if output is not None],
+                multi_label=multi_label[corpus.name],
             )
-            continue
-        found[kind] = np.zeros(7, dtype=np.float32)
-        targets = _training_targets(inputs, multi_label)
-        if settings.emotion_loss.class_weights == "balanced" and len(targets):
-            weights = positive_weights(targets) if multi_label else balanced_weights(targets)
-            found[kind] = np.log(weights.numpy())
+        elif settings.emotion_loss.class_weights == "balanced" and len(targets):
+            balance = positive_weights if multi_label[corpus.name] else balanced_weights
+            found[corpus.name] = np.log(balance(targets).numpy())
     return found
 
 
-def build_objectives(
-    settings: FusionSettings, joined: Joined, shift: Mapping[str, np.ndarray], device: str
-) -> Objectives:
-    """The configured losses. Class weights are those whose optimum has the given shift, scaled to
-    a mean of 1 over the single-label training rows."""
-    targets = joined.emotion_targets[labelled(joined, "train")]
-    single = ~joined.multi_label[labelled(joined, "train")] & ~np.isnan(targets).any(axis=1)
-    weight = np.exp(shift["softmax"] - shift["softmax"].max())
-    if single.any():
-        weight = weight / (targets[single] * weight).sum(axis=1).mean()
-    emotion = EmotionObjective(
-        pos_weight=np.exp(shift["sigmoid"]),
-        class_weight=weight,
-        label_smoothing=settings.emotion_loss.label_smoothing,
+def build_objective(settings: FusionSettings, joined: Joined) -> FusionObjective:
+    """The configured losses. A corpus's class weights are those whose optimum has its prior
+    shift; for a softmax they are scaled to a mean of 1 over its training rows."""
+    weights = np.exp(joined.prior_shift)
+    for number, corpus in enumerate(joined.corpora):
+        rows = joined.select(split="train", corpus=corpus)
+        targets = joined.emotion_targets[rows]
+        targets = targets[~np.isnan(targets).any(axis=1) & ~joined.multi_label[rows]]
+        if len(targets):
+            weights[number] /= (targets * weights[number]).sum(axis=1).mean()
+    return FusionObjective(
+        EmotionObjective(
+            settings.emotion_loss.loss, label_smoothing=settings.emotion_loss.label_smoothing
+        ),
+        build_trait_objective(settings.trait_loss, settings.fit.batch_size),
+        torch.from_numpy(joined.prior_shift),
+        torch.from_numpy(weights.astype(np.float32)),
     )
-    traits = build_trait_objective(settings.trait_loss, settings.fit.batch_size)
-    return Objectives(emotion.to(device), traits, settings.emotion_weight, settings.trait_weight)
 
 
 def thresholds_of(model: FusionModel, task: FusionTask) -> dict[str, list[float]]:
@@ -200,7 +218,8 @@ def thresholds_of(model: FusionModel, task: FusionTask) -> dict[str, list[float]
     for name, outputs in answers.items():
         given = ~np.isnan(outputs.emotion_logits).any(axis=1)
         if given.any():
-            probabilities = decision_probabilities(outputs.emotion_logits[given], True)
+            decided = outputs.emotion_logits + decision_shift(joined, name, rows)
+            probabilities = decision_probabilities(decided[given], True)
             targets = joined.emotion_targets[rows[given]]
             found[name] = best_thresholds(targets, probabilities).tolist()
     return found
@@ -212,16 +231,6 @@ def dropped_records(joined: Joined) -> list[dict[str, Any]]:
         {"corpus": corpus, "split": split, "reason": reason, "samples": samples}
         for (corpus, split, reason), samples in sorted(joined.dropped.items())
     ]
-
-
-def _training_targets(inputs: Inputs, multi_label: bool) -> np.ndarray:
-    """Labelled emotion targets `[n, 7]` of the training splits of one kind."""
-    found = [np.empty((0, 7), dtype=np.float32)]
-    for corpus in inputs.corpora:
-        if corpus.meta.scale.is_multi_label == multi_label:
-            targets = corpus.emotion_targets()[corpus.select(split="train")]
-            found.append(targets[~np.isnan(targets).any(axis=1)])
-    return np.concatenate(found)
 
 
 def _constants(joined: Joined) -> dict[str, dict[str, list[float] | None]]:

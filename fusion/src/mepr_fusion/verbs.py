@@ -8,7 +8,15 @@ from pathlib import Path
 from mepr_fusion.evaluate import Evaluation
 from mepr_fusion.inputs import choose, parse_choices
 from mepr_fusion.join import Joined
-from mepr_fusion.report import COLUMNS, coverage_lines, score_rows, write_report
+from mepr_fusion.report import (
+    CARD,
+    COLUMNS,
+    HTML,
+    coverage_lines,
+    report_records,
+    score_rows,
+    write_report,
+)
 from mepr_fusion.settings import FusionSettings
 from mepr_fusion.train import train
 from mepr_shared import config
@@ -40,7 +48,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         on_epoch=say_epoch,
     )
     evaluation = Evaluation(run, device=arguments.device)
-    write_predictions(run.path / VAL_PREDICTIONS, evaluation.val_predictions())
+    write_predictions(run.path / VAL_PREDICTIONS, evaluation.predictions("val"))
     report = write_report(evaluation)
     if arguments.json:
         emit_json({"run": str(run.path), "report": str(report), **run.metrics["val"]})
@@ -64,14 +72,15 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 def run_report(arguments: argparse.Namespace) -> int:
     """`mepr-fusion report`."""
     evaluation = _reopen(arguments)
-    splits = arguments.split or ["val"]
-    report = write_report(evaluation, splits=splits)
+    records = report_records(evaluation, arguments.split or ["val"])
+    report = write_report(evaluation, records=records)
+    written = {"report": report, "html": report.with_name(HTML), "card": report.with_name(CARD)}
     if arguments.json:
-        emit_json({"report": str(report)})
+        emit_json({name: str(path) for name, path in written.items()})
     else:
-        for split in splits:
-            _print_scores(arguments, evaluation, split)
-        print(report)
+        emit(arguments, score_rows(records), ["corpus", "split", "n", "row", *COLUMNS])
+        for path in written.values():
+            print(path)
     return 0
 
 

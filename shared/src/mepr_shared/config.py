@@ -110,6 +110,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _convert_union(typing.get_args(kind), value, where)
     if origin is Literal:
         choices = typing.get_args(kind)
+        if isinstance(value, bool) and not isinstance(choices[0], bool):
+            # `on` and `off` are booleans, unless they are the names of choices.
+            value = next((c for c in choices if c == ("on" if value else "off")), value)
         if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):
             raise ConfigError(
                 f"{where} = {value!r} is not one of the choices",
@@ -171,9 +174,7 @@ def refuse_unused(config: Any, given: Mapping[str, Any], where: str = "configura
         if item.name not in given:
             continue
         value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            refuse_unused(value, given[item.name], f"{where}: {item.name}")
-        elif "when" in item.metadata:
+        if "when" in item.metadata:
             sibling, values = item.metadata["when"]
             if getattr(config, sibling) not in values:
                 raise ConfigError(
@@ -181,6 +182,8 @@ def refuse_unused(config: Any, given: Mapping[str, Any], where: str = "configura
                     f"{sibling} = {getattr(config, sibling)!r}",
                     hint=f"it counts where {sibling} is " + " or ".join(map(repr, values)),
                 )
+        if dataclasses.is_dataclass(value):
+            refuse_unused(value, given[item.name], f"{where}: {item.name}")
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

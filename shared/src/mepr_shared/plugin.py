@@ -120,6 +120,57 @@ class SharesPass(Protocol):
 
 
 @dataclass(frozen=True)
+class Speech:
+    """What is said in a recording.
+
+    Attributes:
+        text: empty where nobody speaks.
+        segments: (start in s, end in s, text), on the file's timeline.
+        language: code; None where nobody speaks.
+        language_probability: in [0, 1]; None where the language was given, or only one is known.
+        confidence: geometric mean of the tokens' probabilities, in [0, 1]; None without text.
+        status: one of `mepr_shared.contract.STATUSES`.
+        reason: one line for people where something is missing.
+    """
+
+    text: str
+    segments: tuple[tuple[float, float, str], ...] = ()
+    language: str | None = None
+    language_probability: float | None = None
+    confidence: float | None = None
+    status: str = "ok"
+    reason: str = ""
+
+
+class SpeechReader(Protocol):
+    """A loaded speech recogniser.
+
+    Attributes:
+        spec: what determines its texts; plain JSON.
+        languages: codes of the languages it knows.
+    """
+
+    spec: Mapping[str, Any]
+    languages: Sequence[str]
+
+    def read(self, media: Path) -> Speech:
+        """What is said in a media file. Bad media gives a status, never an exception."""
+
+
+@runtime_checkable
+class ReadsSpeech(Protocol):
+    """A modality that can turn speech into the text it reads, where no transcript is given."""
+
+    def open_speech_reader(self, *, model: str, language: str, device: str) -> SpeechReader:
+        """Load a recogniser.
+
+        Args:
+            model: a profile (`small`, `paper`), or a recogniser's id or folder.
+            language: code, or `auto`.
+        """
+
+
+@dataclass(frozen=True)
 class UpperLayers:
     """The layers of a pretrained encoder above the one whose states a frame store holds.
 

@@ -22,6 +22,7 @@ class Line:
         torch.manual_seed(3)
         self.model = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
         self.steps_per_epoch = 5
+        self.joint = None
         self.poison = poison
         self.scores = list(scores or [])
         self.stop_after: int | None = None

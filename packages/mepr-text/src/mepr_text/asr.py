@@ -114,6 +114,11 @@ class Transcriber:
         }
         return cls(model, settings, spec)
 
+    @property
+    def languages(self) -> list[str]:
+        """Codes of the languages that the model knows."""
+        return list(self.model.supported_languages)
+
     def transcribe(self, samples: np.ndarray) -> Transcript:
         """What is said in a recording; see `transcribe_batch`."""
         return self.transcribe_batch([samples])[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mepr_shared.cli.modality import run
-from mepr_shared.cli.verbs import add_verb
+from mepr_shared.cli.verbs import add_verb, set_option
 from mepr_text import __version__
 from mepr_text.plugin import TEXT
 
@@ -35,7 +35,7 @@ def _transcribe(verbs: Any) -> None:
         "--model", metavar="ID_OR_DIR", help="any Whisper in CTranslate2's format instead"
     )
     verb.add_argument("--language", metavar="CODE", help="e.g. en, or auto (default: en)")
-    verb.add_argument("--set", action="append", default=[], metavar="asr.KEY=VALUE")
+    set_option(verb, "asr.KEY=VALUE")
     verb.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
     verb.add_argument("--resume", action="store_true", help="go on after an interruption")
     verb.add_argument("--overwrite", action="store_true", help="replace an existing index")

@@ -126,6 +126,20 @@ class TextExtractor:
             for parts in found
         ]
 
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """(start, end) in `text` of every frame that `extract` gives for it, in order.
+
+        Special tokens have empty spans. Empty where the tokenizer does not know its characters.
+        """
+        if not self.tokenizer.is_fast:
+            return []
+        options = {"add_special_tokens": False, "return_offsets_mapping": True}
+        inside = [tuple(pair) for pair in self.tokenizer(text, **options)["offset_mapping"]]
+        if not inside:
+            return []
+        end = (len(text), len(text))
+        return [(0, 0)] * len(self.prefix) + inside + [end] * len(self.suffix)
+
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 

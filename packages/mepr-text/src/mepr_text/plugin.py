@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mepr_shared.plugin import Extractor, UpperLayers
+from mepr_shared.plugin import Extractor, SpeechReader, UpperLayers
 
 _CONFIGS = Path(__file__).parent / "configs"
 
@@ -69,6 +69,12 @@ class TextModality:
     def named_encoder(self, encoder: str) -> Mapping[str, Any]:
         """The `[encoder]` table for `--encoder ID_OR_DIR`."""
         return {"id": encoder, "revision": "", "needs": ""}
+
+    def open_speech_reader(self, *, model: str, language: str, device: str) -> SpeechReader:
+        """Load a Whisper; see `mepr_shared.plugin.ReadsSpeech`."""
+        from mepr_text.hearing import WhisperReader
+
+        return WhisperReader.open(model, language=language, device=device)
 
 
 TEXT = TextModality()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mepr_shared.cli.verbs import add_verb
+from mepr_shared.cli.verbs import add_verb, set_option
 
 
 def add_extract(verbs: Any) -> None:
@@ -24,12 +24,8 @@ def add_extract(verbs: Any) -> None:
         help="default: all installed ones that the corpora have input for",
     )
     verb.add_argument("--profile", choices=("small", "paper"), default="small")
-    verb.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="MODALITY.KEY=VALUE",
-        help="an [encoder] setting of one modality, e.g. face.frames=16",
+    set_option(
+        verb, "MODALITY.KEY=VALUE", "[encoder] settings of one modality, e.g. face.frames=16"
     )
     verb.add_argument(
         "--batch",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mepr_shared.cli.output import Parser, run_command
-from mepr_shared.cli.verbs import add_group, add_verb
+from mepr_shared.cli.verbs import add_group, add_verb, set_option
 from mepr_shared.plugin import Modality
 
 Extra = Callable[[Any], None]
@@ -59,7 +59,7 @@ def _extract(verbs: Any) -> None:
     verb.add_argument("--corpus", type=Path, action="append", required=True, metavar="X.parquet")
     verb.add_argument("--store", type=Path, required=True)
     encoder_options(verb)
-    verb.add_argument("--set", action="append", default=[], metavar="encoder.KEY=VALUE")
+    set_option(verb, "encoder.KEY=VALUE")
     verb.add_argument(
         "--resume",
         action="store_true",
@@ -84,7 +84,7 @@ def _train(verbs: Any) -> None:
         _data_options(verb)
         verb.add_argument("--run", type=Path, required=True, help="directory of the new run")
         verb.add_argument("--config", type=Path, help="TOML file laid over the profile")
-        verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+        set_option(verb)
         verb.add_argument("--resume", action="store_true", help="go on with an interrupted run")
 
 
@@ -118,7 +118,7 @@ def _crossval(verbs: Any) -> None:
     verb.add_argument("--folds", type=int, default=5, metavar="K")
     verb.add_argument("--by", default="source_id", metavar="COLUMN", help="(default: source_id)")
     verb.add_argument("--config", type=Path, help="TOML file laid over the profile")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    set_option(verb)
 
 
 def _export(verbs: Any) -> None:
@@ -160,7 +160,7 @@ def _search(verbs: Any) -> None:
     verb.add_argument("--metric", default="score", help="validation score to maximise")
     verb.add_argument("--workers", type=int, default=1)
     verb.add_argument("--config", type=Path, help="TOML file laid over the profile")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    set_option(verb)
 
 
 def _data_options(verb: argparse.ArgumentParser) -> None:

@@ -13,7 +13,15 @@ from mepr_shared.cli.output import emit, say
 from mepr_shared.contract.frames import FrameStore
 from mepr_shared.corpora.index import Corpus
 from mepr_shared.plugin import get_modality
-from mepr_shared.train.search import Parameters, Space, parse_space, search
+from mepr_shared.train.search import (
+    Parameters,
+    Space,
+    as_settings,
+    best_toml,
+    parse_space,
+    search,
+    settings_of_space,
+)
 from mepr_shared.train.settings import Stage1Settings
 from mepr_shared.train.stages import train_stage1
 
@@ -41,13 +49,7 @@ class Stage1Objective:
 
     def __call__(self, number: int, parameters: Parameters) -> dict[str, float]:
         """The validation scores of the epoch that validation chose."""
-        given = config.parse_assignments([])
-        for name, value in parameters.items():
-            nested: Any = value
-            for part in reversed(name.split(".")):
-                nested = {part: nested}
-            given = config.merge(given, nested)
-        settings = config.build(Stage1Settings, self.base, given)
+        settings = config.build(Stage1Settings, self.base, as_settings(parameters))
         run = train_stage1(
             get_modality(self.modality),
             self.task,
@@ -67,9 +69,8 @@ def run_search(arguments: argparse.Namespace) -> int:
     table = config.read_toml(arguments.space) if arguments.space else DEFAULT_SPACE
     space: Space = parse_space(table, str(arguments.space or "the default space"))
     # A key that does not exist is refused before the first training, not after it.
-    for name, part in space.items():
-        value = part.values[0] if hasattr(part, "values") else part.low
-        config.build(Stage1Settings, base, config.parse_assignments([f"{name}={_toml(value)}"]))
+    for layer in settings_of_space(space):
+        config.build(Stage1Settings, base, layer)
     _, stores = open_data(arguments)
     objective = Stage1Objective(
         arguments.modality.name,
@@ -92,17 +93,8 @@ def run_search(arguments: argparse.Namespace) -> int:
             f"trial {number}: {arguments.metric} {value:.4f}  {parameters}"
         ),
     )
-    lines = [f"# best of {result.trials} by validation {arguments.metric} = {result.value:.4f}"]
-    lines.append(f"configurations_tried = {result.trials}")
-    lines += [f"{name} = {_toml(value)}" for name, value in result.parameters.items()]
     best = arguments.study / "best.toml"
-    best.write_text("\n".join(lines) + "\n", "utf-8")
+    best.write_text(best_toml(result, arguments.metric), "utf-8")
     emit(arguments, result.rows, list(result.rows[0]), title="trials, best first")
     say(f"best settings: {best} (train stage1 --config {best})")
     return 0
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -34,3 +34,12 @@ def add_group(verbs: Any, name: str, summary: str, metavar: str = "VERB") -> Any
     group = verbs.add_parser(name, help=summary, description=summary)
     group.set_defaults(group=group)
     return group.add_subparsers(metavar=metavar, title=f"{metavar.lower()}s")
+
+
+def set_option(
+    verb: argparse.ArgumentParser, metavar: str = "KEY=VALUE", summary: str = "settings"
+) -> None:
+    """`--set A=1 B=2`, as often as wanted. For verbs without positionals, which it would swallow."""
+    verb.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar=metavar, help=summary
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -37,6 +38,18 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_unchanged(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes; remembered while its size and time stay the same, so that
+    what was checked when it was chosen is not read again when it is used."""
+    stat = path.stat()
+    return _remembered(str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=65536)
+def _remembered(path: str, size: int, modified_ns: int, inode: int) -> str:
+    return sha256_file(Path(path))
 
 
 def flush(file: IO[bytes]) -> None:

@@ -20,6 +20,7 @@ from mepr_shared.labels import EMOTIONS, TRAITS
 
 ALIASES = "aliases.json"
 LOCK = "exports.lock"
+JOINED = ".joined"  # tables that stage 3 has made of exports; see mepr_fusion.packed
 _REMOVED = ".removed-"
 _LOCK_FORMAT = "mepr-exports-lock"
 _STALE_STAGING_S = 7 * 24 * 3600.0
@@ -234,7 +235,7 @@ def collect_garbage(
 
     Kept: the newest of each corpus and modality, every one with an alias, and every one that an
     `exports.lock` under `runs` or in `root` pins. Leftovers of exports that were never finished go
-    after a week.
+    after a week. Joined tables go all: the next command of stage 3 joins again.
 
     Args:
         root: folder of all exports.
@@ -261,12 +262,14 @@ def collect_garbage(
         doomed += [path for path in paths if path.name not in keep]
     leftovers = [path for path in root.glob(f"*/*/{STAGING}*") if _age_s(path) > _STALE_STAGING_S]
     leftovers += root.glob(f"*/*/{_REMOVED}*")
+    leftovers += root.glob(JOINED)
     if not dry_run:
         with disk_errors(root):
             for path in doomed:
                 _remove(path)
             for path in leftovers:
-                shutil.rmtree(path)
+                # One that another process is writing may grow while it is removed.
+                shutil.rmtree(path, ignore_errors=path.name == JOINED)
     return doomed + leftovers
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mepr_shared.contract.files import sha256_file
+from mepr_shared.contract.scan import part_paths, text_column
 from mepr_shared.contract.schema import CorpusLike, EmotionOutput, Manifest
 from mepr_shared.contract.table import ARRAYS, SampleRows, concatenate, read_part
 from mepr_shared.contract.verify import coverage_findings, quick
@@ -50,16 +50,13 @@ class Export:
             ContractError: a part is not what was written.
         """
         widths = {name: self.manifest.width(name) for name in ARRAYS}
-        parts = []
-        for part in self.manifest.files:
-            path = self.path / part.path
-            if sha256_file(path) != part.sha256:
-                raise ContractError(
-                    f"{path} is damaged: its SHA-256 is not that of the manifest",
-                    hint=f"mepr export verify {self.path} --deep",
-                )
-            parts.append(read_part(path, widths))
-        return concatenate(parts)
+        return concatenate([read_part(path, widths) for path in part_paths(self)])
+
+    def text(self, name: str) -> list[str | None]:
+        """A text column as `N` values; nothing else is read."""
+        if "rows" in vars(self):
+            return self.rows.text[name]
+        return text_column(self, name).to_pylist()
 
     @property
     def export_id(self) -> str:
@@ -168,7 +165,7 @@ class Export:
             self.manifest.withdrawals
         ):
             return warnings
-        found = dict(zip(self.sample_ids, self.rows.text["split"], strict=True))
+        found = dict(zip(self.text("sample_id"), self.text("split"), strict=True))
         if found.keys().isdisjoint(corpus.sample_ids):
             raise ContractError(f"{self.path} and corpus {corpus.name!r} have no sample in common")
         for finding in coverage_findings(found, corpus, self.path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
@@ -203,10 +204,7 @@ def read_part(path: Path, widths: Mapping[str, int | None]) -> SampleRows:
         table = pq.ParquetFile(path).read()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ContractError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    found, wanted = _describe(table.schema), _describe(arrow_schema())
-    if found[: len(wanted)] != wanted:
-        wrong = next((f for f, w in zip(found, wanted, strict=False) if f != w), "too few columns")
-        raise ContractError(f"{path}: wrong columns: {wrong}", hint=f"they are: {wanted}")
+    check_columns(path, table.schema)
     texts = [field.name for field in arrow_schema() if pa.types.is_string(field.type)]
     lists = {name: _from_lists(path, name, table[name], widths.get(name) or 0) for name in ARRAYS}
     return SampleRows(
@@ -215,6 +213,18 @@ def read_part(path: Path, widths: Mapping[str, int | None]) -> SampleRows:
         {name: values for name, (values, _) in lists.items()},
         {name: present for name, (_, present) in lists.items()},
     )
+
+
+def check_columns(path: Path, schema: pa.Schema) -> None:
+    """Refuse a part that does not start with the columns of `arrow_schema`.
+
+    Raises:
+        ContractError: other columns or types.
+    """
+    found, wanted = _describe(schema), _describe(arrow_schema())
+    if found[: len(wanted)] != wanted:
+        wrong = next((f for f, w in zip(found, wanted, strict=False) if f != w), "too few columns")
+        raise ContractError(f"{path}: wrong columns: {wrong}", hint=f"they are: {wanted}")
 
 
 def concatenate(parts: Sequence[SampleRows]) -> SampleRows:
@@ -299,19 +309,37 @@ def _list_array(values: np.ndarray, present: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=pa.array(~present))
 
 
+def list_values(
+    path: Path, name: str, chunk: pa.ListArray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A chunk of an array column, without a copy: `(values [n of those that have it, width],
+    present [n])`.
+
+    Raises:
+        ContractError: a list of another length, or with nulls inside.
+    """
+    present = chunk.is_valid().to_numpy(zero_copy_only=False)
+    # flatten() honours slice offsets and skips null rows, `.values` does neither.
+    values = chunk.flatten()
+    # value_lengths() of null rows are null: they count for nothing here.
+    lengths = pc.min_max(chunk.value_lengths()).as_py()
+    if {lengths["min"], lengths["max"]} - {width, None}:
+        found = sorted(set(chunk.value_lengths().drop_null().to_pylist()))
+        raise ContractError(f"{path}: {name} has rows of {found} values, not {width}")
+    if values.null_count:
+        raise ContractError(f"{path}: {name} has null values inside its lists")
+    return values.to_numpy().reshape(int(present.sum()), width), present
+
+
 def _from_lists(
     path: Path, name: str, column: pa.ChunkedArray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     out = np.full((len(column), width), np.nan, dtype=np.float32)
-    present = column.is_valid().to_numpy()
-    lengths = column.drop_null().combine_chunks().value_lengths().to_numpy()
-    if (lengths != width).any():
-        raise ContractError(
-            f"{path}: {name} has rows of {sorted(set(lengths.tolist()))} values, not {width}"
-        )
-    # flatten() honours slice offsets and skips null rows, `.values` does neither.
-    values = column.combine_chunks().flatten()
-    if values.null_count:
-        raise ContractError(f"{path}: {name} has null values inside its lists")
-    out[present] = values.to_numpy().reshape(-1, width) if width else out[present]
-    return out, present
+    given = np.zeros(len(column), dtype=bool)
+    start = 0
+    for chunk in column.chunks:
+        here = slice(start, start + len(chunk))
+        values, given[here] = list_values(path, name, chunk, width)
+        out[here][given[here]] = values
+        start = here.stop
+    return out, given

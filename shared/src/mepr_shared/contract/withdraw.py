@@ -13,7 +13,7 @@ import numpy as np
 from mepr_shared.contract.files import checked_name, disk_errors, sha256_file, write_json
 from mepr_shared.contract.frame_rows import MANIFEST as STORE_MANIFEST
 from mepr_shared.contract.frames import FrameStoreWriter, read_store_manifest
-from mepr_shared.contract.living import export_folders
+from mepr_shared.contract.living import JOINED, export_folders
 from mepr_shared.contract.reader import Export
 from mepr_shared.contract.schema import Original, PartFile, Withdrawal, sealed
 from mepr_shared.contract.statuses import WITHDRAWN
@@ -50,7 +50,8 @@ def withdraw_from_exports(
     """Erase samples from every export of a corpus; their rows stay with nulls.
 
     The export keeps its id, so that what refers to it stays valid; the manifest records the
-    withdrawal. Unfinished exports of the corpus are removed.
+    withdrawal. Unfinished exports of the corpus are removed, and all joined tables, which hold
+    copies.
 
     Returns:
         The exports that were rewritten.
@@ -67,6 +68,11 @@ def withdraw_from_exports(
         with disk_errors(path):
             if _withdraw(Export.open(path), set(sample_ids), reason):
                 changed.append(path)
+    # After the exports: a table that is being made of the old ones is not published any more.
+    tables = Path(root) / JOINED
+    if tables.exists():
+        with disk_errors(tables):
+            shutil.rmtree(tables)
     return changed
 
 

@@ -108,42 +108,70 @@ class EmotionObjective(nn.Module):
             counts the mean over its seven classes.
         """
         labelled = ~torch.isnan(targets).any(dim=1)
-        if not labelled.any():
-            return logits[:0].sum()
-        # Indexing, not multiplying by a mask: an unlabelled row may hold anything, even NaN.
-        logits = logits[labelled]
+        targets = torch.where(labelled[:, None], targets, torch.nan)
+        return self.row_losses(logits, targets, multi_label).sum() / labelled.sum().clamp_min(1)
+
+    def row_losses(
+        self, logits: Tensor, targets: Tensor, multi_label: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """Loss `[B]` of every row; exactly 0, with zero gradients, where nothing is known.
+
+        Args:
+            logits: `[B, 7]`; what stands beside an unknown target does not matter, even NaN.
+            targets: `[B, 7]`. Under sigmoid NaN is an unknown class and adds nothing to the mean
+                over seven; under softmax a row with NaN is unknown as a whole.
+            multi_label: `[B]` bool, the kind of each row.
+            weights: `[B, 7]` of the classes of each row, in place of the objective's own
+                `pos_weight` (sigmoid rows) and `class_weight` (softmax rows).
+        """
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
-        targets = targets[labelled].to(logits.dtype)
-        if self.loss == "auto":
-            sigmoid = multi_label[labelled].bool()
-        else:
-            sigmoid = torch.full_like(targets[:, 0], self.loss == "bce", dtype=torch.bool)
-        total = logits.new_zeros(())
-        if sigmoid.any():
-            total = total + self._sigmoid_loss(logits[sigmoid], targets[sigmoid]).sum()
-        if not sigmoid.all():
-            total = total + self._softmax_loss(logits[~sigmoid], targets[~sigmoid]).sum()
-        return total / len(logits)
+        sigmoid = multi_label.bool()
+        if self.loss != "auto":
+            sigmoid = torch.full_like(sigmoid, self.loss == "bce")
+        known = ~torch.isnan(targets)
+        known = known & (sigmoid | known.all(dim=1))[:, None]
+        # Both sides are replaced before any arithmetic: NaN * 0 is NaN.
+        logits = torch.where(known, logits, 0.0)
+        targets = torch.where(known, targets.to(logits.dtype), 0.0)
+        if self.loss == "bce":
+            return self._sigmoid_losses(logits, targets, known, weights)
+        if self.loss != "auto":
+            return self._softmax_losses(logits, targets, known, weights)
+        both = (
+            self._sigmoid_losses(logits, targets, known, weights),
+            self._softmax_losses(logits, targets, known, weights),
+        )
+        return torch.where(sigmoid, *both)
 
     def _adjustment(self) -> Tensor:
         if self.logit_adjustment == 0:  # 0 * log 0 would be NaN
             return torch.zeros_like(self.log_prior)
         return self.logit_adjustment * self.log_prior
 
-    def _sigmoid_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _sigmoid_losses(
+        self, logits: Tensor, targets: Tensor, known: Tensor, weights: Tensor | None
+    ) -> Tensor:
         targets = targets + self.label_smoothing * (0.5 - targets)
         losses = functional.binary_cross_entropy_with_logits(
-            logits, targets, pos_weight=self.pos_weight.to(logits.dtype), reduction="none"
+            logits,
+            targets,
+            pos_weight=self.pos_weight.to(logits.dtype) if weights is None else weights,
+            reduction="none",
         )
-        return losses.mean(dim=1)
+        return (losses * known).mean(dim=1)
 
-    def _softmax_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _softmax_losses(
+        self, logits: Tensor, targets: Tensor, known: Tensor, weights: Tensor | None
+    ) -> Tensor:
         if self.loss == "ce":
-            targets = functional.one_hot(targets.argmax(dim=1), targets.shape[1]).to(logits.dtype)
-        targets = targets / targets.sum(dim=1, keepdim=True)
+            hard = functional.one_hot(targets.argmax(dim=1), targets.shape[1])
+            targets = hard.to(logits.dtype) * known
+        total = targets.sum(dim=1, keepdim=True)
+        targets = targets / torch.where(total == 0, 1.0, total)
         targets = targets + self.label_smoothing * (1 / targets.shape[1] - targets)
-        weighted = targets * self.class_weight.to(logits.dtype)
+        weights = self.class_weight.to(logits.dtype) if weights is None else weights
+        weighted = targets * weights * known
         log_probabilities = (logits + self._adjustment().to(logits.dtype)).log_softmax(dim=1)
         losses = -(weighted * log_probabilities).sum(dim=1)
         if self.loss == "kl":

@@ -1,4 +1,4 @@
-"""Stages 1 and 2 as something the loop can train: batches of clips, losses, validation scores."""
+"""Stage 1 as something the loop can train: batches of clips, losses, validation scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from mepr_shared.metrics import (
     single_label_scores,
     trait_scores,
 )
-from mepr_shared.nn.cross_task import CrossTaskModel
 from mepr_shared.nn.unimodal import UnimodalModel
 from mepr_shared.objectives.emotion import (
     EmotionObjective,
@@ -36,25 +35,24 @@ from mepr_shared.train.clips import (
     steps_per_epoch,
 )
 from mepr_shared.train.inference import ClipOutputs, collect, decision_probabilities
+from mepr_shared.train.joint import JointObjective
 from mepr_shared.train.settings import EmotionLossSettings, FitSettings, TraitLossSettings
 from mepr_shared.train.varied import VariedClips
 
 
 @dataclass
 class Objectives:
-    """The losses of both tasks and their weights; None for a task that is not trained."""
+    """The losses of both tasks; None for a task that is not trained."""
 
     emotion: EmotionObjective | None
     traits: TraitObjective | None
-    emotion_weight: float = 1.0
-    trait_weight: float = 1.0
 
 
 class ClipTask:
-    """Trains a unimodal model on the union of corpora; each loss counts where its label exists.
+    """Trains a model of one task on the union of corpora.
 
     Args:
-        model: a stage-1 or stage-2 model.
+        model: a stage-1 model.
         answer: the model's outputs for a batch on its device.
         train, val: clips with features and labels.
         scales: how each corpus of `val` states its emotions.
@@ -66,7 +64,7 @@ class ClipTask:
 
     def __init__(
         self,
-        model: UnimodalModel | CrossTaskModel,
+        model: UnimodalModel,
         answer: Callable[[ClipBatch], ClipOutputs],
         train: ClipSet,
         val: ClipSet,
@@ -77,6 +75,7 @@ class ClipTask:
         varied: VariedClips | None = None,
     ) -> None:
         self.model: nn.Module = model
+        self.joint: JointObjective | None = None
         self.answer = answer
         self.train_clips, self.val_clips = train, val
         self.scales = scales
@@ -93,20 +92,14 @@ class ClipTask:
         return shuffled_batches(clips, self.settings.batch_size, **here)
 
     def loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum of the tasks' losses over the rows that carry their label."""
+        """The task's loss over the rows that carry its label."""
         batch = batch.to(self.device)
         outputs = self.answer(batch)
-        terms: dict[str, Tensor] = {}
-        total = torch.zeros((), device=batch.frames.device)
         if self.objectives.emotion is not None and outputs.emotion_logits is not None:
-            loss = self.objectives.emotion(outputs.emotion_logits, batch.emotion, batch.multi_label)
-            terms["emotion_loss"] = loss
-            total = total + self.objectives.emotion_weight * loss
-        if self.objectives.traits is not None and outputs.trait_scores is not None:
-            loss = self.objectives.traits(outputs.trait_scores, batch.traits)
-            terms["trait_loss"] = loss
-            total = total + self.objectives.trait_weight * loss
-        return total, terms
+            logits = outputs.emotion_logits
+            return self.objectives.emotion(logits, batch.emotion, batch.multi_label), {}
+        assert self.objectives.traits is not None and outputs.trait_scores is not None
+        return self.objectives.traits(outputs.trait_scores, batch.traits), {}
 
     def validate(self) -> dict[str, float]:
         """Scores per corpus of the validation split, and the selection score over all."""

@@ -1,4 +1,4 @@
-"""Fold models for out-of-fold exports: stages 1 and 2 again without one group of sources each."""
+"""Fold models for out-of-fold exports: the training again without one group of sources each."""
 
 from __future__ import annotations
 
@@ -28,20 +28,17 @@ def train_folds(
     """Train the run's recipe K times, each time without the sources of one group.
 
     The fold runs lie in `RUN/folds-K/k/{stage1-emotion,stage1-traits,stage2}` and are reused.
+    They are trained without varied copies of the clips, if the full run had any.
 
     Args:
-        run: the full stage-2 run.
+        run: the full stage-2 run, or a stage-1 run that is exported by itself.
         corpora, stores: all that the run and its stage-1 runs were trained on.
         folds: K, at least 2.
         say: is told which fold is trained.
 
     Raises:
-        ConfigError: not a stage-2 run, fewer than 2 folds, or a training corpus is not given.
+        ConfigError: fewer than 2 folds, or a training corpus is not given.
     """
-    if run.kind != "stage2":
-        raise ConfigError(
-            f"{run.path} is a {run.kind} run", hint="--folds trains both stages anew: give stage 2"
-        )
     if folds < 2:
         raise ConfigError(f"--folds {folds}: out-of-fold rows need at least 2 folds")
     runs = []
@@ -49,6 +46,13 @@ def train_folds(
         say(f"fold {fold + 1} of {folds}")
         folder = run.path / f"folds-{folds}" / str(fold)
         parts: dict[str, Any] = {"held_out": HeldOut(fold, folds), "device": device, "resume": True}
+        if run.kind == "stage1":
+            task = run.config["task"]
+            used = _used(run.config["corpora"], corpora, stores, run)
+            settings = build(Stage1Settings, run.config["settings"])
+            path = folder / f"stage1-{task}"
+            runs.append(train_stage1(modality, task, *used, settings, path, **parts))
+            continue
         stage1 = {}
         for task, origin in run.config["stage1"].items():
             settings = build(Stage1Settings, origin["settings"])

@@ -80,11 +80,14 @@ def frozen_clips(
     )
 
 
-def answer_frozen(model: CrossTaskModel, batch: ClipBatch) -> ClipOutputs:
-    """The model's answer to a batch of `frozen_clips`."""
+def frozen_outputs(model: CrossTaskModel, batch: ClipBatch) -> FrozenOutputs:
+    """What the stage-1 models said about a batch of `frozen_clips`."""
     emotions, traits = model.emotion_model.outputs, model.trait_model.outputs
     width = batch.frames.shape[2] - emotions - traits
     emotion_logits, trait_logits = batch.frames[:, 0, width:].split((emotions, traits), dim=1)
-    frozen = FrozenOutputs(batch.frames[:, :, :width], emotion_logits, trait_logits)
-    output = model.from_frozen(frozen, batch.mask)
-    return stage2_outputs(output)
+    return FrozenOutputs(batch.frames[:, :, :width], emotion_logits, trait_logits)
+
+
+def answer_frozen(model: CrossTaskModel, batch: ClipBatch) -> ClipOutputs:
+    """The model's answer to a batch of `frozen_clips`."""
+    return stage2_outputs(model.from_frozen(frozen_outputs(model, batch), batch.mask))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from mepr_shared.errors import MeprError
+from mepr_shared.errors import ConfigError, MeprError
 from mepr_shared.train.average import WeightAverage
 from mepr_shared.train.checkpoint import load_trainer, load_weights, save_trainer, save_weights
+from mepr_shared.train.joint import JointObjective
 from mepr_shared.train.optim import build_optimiser, build_scheduler
 from mepr_shared.train.runs import Run
 from mepr_shared.train.settings import FitSettings
+from mepr_shared.train.step_log import StepLog
 
 MAX_BAD_STEPS = 10
 
@@ -33,16 +35,19 @@ class Trainable(Protocol):
     Attributes:
         model: its trainable parameters are optimised.
         steps_per_epoch: number of batches in an epoch.
+        joint: weights of the loss terms and the teacher, for models of both tasks.
     """
 
     model: nn.Module
     steps_per_epoch: int
+    joint: JointObjective | None
 
     def batches(self, epoch: int) -> Iterable[Any]:
         """The batches of an epoch, determined by seed and epoch alone."""
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and named terms for the log."""
+        """The scalar to minimise, and named terms for the log: the same names in every step,
+        NaN where a term says nothing of this batch."""
 
     def validate(self) -> dict[str, float]:
         """Scores on the validation split; `score` (higher is better) selects."""
@@ -89,14 +94,18 @@ def fit(
     scheduler = build_scheduler(optimiser, settings, settings.epochs * task.steps_per_epoch)
     average = WeightAverage(model, settings.average) if settings.average else None
     history: list[dict[str, Any]] = []
+    if task.joint and task.joint.teacher and average:
+        raise ConfigError("fit.average and ssl both average the weights", hint="set one of them")
 
     restored = load_trainer(run, model, optimiser)
     if restored:
-        record, extra = restored
-        history = record["history"]
-        scheduler.load_state_dict(record["scheduler"])
+        state, extra = restored
+        history = state["history"]
+        scheduler.load_state_dict(state["scheduler"])
         if average:
             average.load(extra)
+        if task.joint:
+            task.joint.load(extra)
     writer = _summary_writer(run, len(history))
     precision = torch.bfloat16 if uses_bf16(settings.precision, device) else None
     last = settings.keep == "last"
@@ -114,34 +123,45 @@ def fit(
             break
         started = time.perf_counter()
         torch.manual_seed(settings.seed * 100_003 + epoch)
-        means = _train_epoch(
+        steps = _train_epoch(
             task, epoch, optimiser, scheduler, average, settings, device, precision
         )
         model.eval()
-        with average.applied() if average else nullcontext():
-            with torch.no_grad():
+        record = {
+            "epoch": epoch,
+            "learning_rate": optimiser.param_groups[0]["lr"],
+            "train": steps.means(),
+            "val": {},
+        }
+        to_beat = -math.inf if last or not best else best["val"]["score"]
+        for name, applied in _candidates(task, average):
+            with applied, torch.no_grad():
                 scores = task.validate()
-            history.append(
-                {
-                    "epoch": epoch,
-                    "learning_rate": optimiser.param_groups[0]["lr"],
-                    "seconds": round(time.perf_counter() - started, 3),
-                    "train": means,
-                    "val": scores,
-                }
-            )
-            if not math.isfinite(scores["score"]):
-                raise MeprError(f"the validation score of epoch {epoch} is {scores['score']}")
-            if last or not best or scores["score"] > best["val"]["score"]:
-                best = history[-1]
-                # Weights go first: if the trainer state is lost, this epoch is simply redone.
-                save_weights(model.state_dict(), run.path / "weights.safetensors")
+                if not math.isfinite(scores["score"]):
+                    raise MeprError(f"the validation score of epoch {epoch} is {scores['score']}")
+                if name == "teacher":
+                    record["val_student"] = record["val"]
+                if record["val"] and scores["score"] <= record["val"]["score"]:
+                    continue
+                record |= {"val": scores, "weights": name}
+                if scores["score"] > to_beat:
+                    best = record
+                    # Weights go first: if the trainer state is lost, this epoch is simply redone.
+                    save_weights(model.state_dict(), run.path / "weights.safetensors")
+        record["seconds"] = round(time.perf_counter() - started, 3)
+        history.append(record)
+        scores = record["val"]
         if isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step(scores["score"])
         run.write_log(history)
-        extra = average.tensors() if average else {}
-        record = {"history": history, "scheduler": _plain(scheduler.state_dict())}
-        save_trainer(run, model, optimiser, extra, record)
+        if task.joint:
+            steps.write(run.path / "steps" / f"epoch-{epoch:04d}.parquet")
+        extra = {
+            **(average.tensors() if average else {}),
+            **(task.joint.tensors() if task.joint else {}),
+        }
+        state = {"history": history, "scheduler": _plain(scheduler.state_dict())}
+        save_trainer(run, model, optimiser, extra, state)
         _write_curves(writer, history[-1])
         if on_epoch:
             on_epoch(history[-1])
@@ -149,6 +169,18 @@ def fit(
     load_weights(model, run.weights_path)
     model.eval()
     return FitResult(best["epoch"], best["val"], history)
+
+
+def _candidates(
+    task: Trainable, average: WeightAverage | None
+) -> list[tuple[str, AbstractContextManager[None]]]:
+    """The weights that validation chooses from after an epoch: the model's, and the teacher's."""
+    found: list[tuple[str, AbstractContextManager[None]]] = [
+        ("student", average.applied() if average else nullcontext())
+    ]
+    if task.joint and task.joint.teacher:
+        found.append(("teacher", task.joint.teacher.applied()))
+    return found
 
 
 def _train_epoch(
@@ -160,11 +192,12 @@ def _train_epoch(
     settings: FitSettings,
     device: str,
     precision: torch.dtype | None,
-) -> dict[str, float]:
-    """One pass over the training batches; mean of every logged term."""
+) -> StepLog:
+    """One pass over the training batches; gives every step's terms."""
     model = task.model.train()
-    totals: dict[str, Tensor] = {}
-    steps = bad_in_a_row = skipped = 0
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    log = StepLog()
+    bad_in_a_row = 0
     for batch in task.batches(epoch):
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(
@@ -172,10 +205,12 @@ def _train_epoch(
         ):
             loss, terms = task.loss(batch)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm or math.inf)
+        if task.joint:
+            terms |= task.joint.after_backward()
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm or math.inf)
         if not torch.isfinite(norm):
             # A bad batch is skipped and counted; many in a row mean the model has diverged.
-            skipped, bad_in_a_row = skipped + 1, bad_in_a_row + 1
+            log.skipped, bad_in_a_row = log.skipped + 1, bad_in_a_row + 1
             if bad_in_a_row >= MAX_BAD_STEPS:
                 raise MeprError(
                     f"the loss or its gradient was not finite in {bad_in_a_row} steps in a row "
@@ -187,13 +222,12 @@ def _train_epoch(
             optimiser.step()
             if average:
                 average.update()
-            steps += 1
-            for name, value in {"loss": loss, "gradient_norm": norm, **terms}.items():
-                totals[name] = totals.get(name, torch.zeros((), device=device)) + value.detach()
+            if task.joint:
+                task.joint.after_step()
+            log.add({"loss": loss, "gradient_norm": norm, **terms})
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
-    means = {name: float(total) / max(1, steps) for name, total in totals.items()}
-    return {**means, "skipped_steps": skipped}
+    return log
 
 
 def uses_bf16(precision: str, device: str) -> bool:

@@ -7,6 +7,7 @@ show it. Trials run in worker processes.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mepr_shared.config import merge
 from mepr_shared.errors import ConfigError, MeprError, require
 
 Parameters = dict[str, Any]
@@ -77,6 +79,41 @@ def parse_space(table: Mapping[str, Any], where: str) -> Space:
     if not space:
         raise ConfigError(f"{where} holds no parameters to search")
     return space
+
+
+def as_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter set as a layer of settings: `{"fit.epochs": 3}` is `{"fit": {"epochs": 3}}`."""
+    layers = []
+    for name, value in parameters.items():
+        nested: Any = value
+        for part in reversed(name.split(".")):
+            nested = {part: nested}
+        layers.append(nested)
+    return merge(*layers)
+
+
+def settings_of_space(space: Space) -> Iterator[dict[str, Any]]:
+    """Layers of settings in which every value of a list and both ends of a range occur once.
+
+    A key or value that does not exist can so be refused before the first training.
+    """
+    for name, part in space.items():
+        for value in part.values if isinstance(part, Choice) else (part.low, part.high):
+            yield as_settings({name: value})
+
+
+def best_toml(result: SearchResult, metric: str, given: Mapping[str, Any] | None = None) -> str:
+    """The best settings for `train --config`, with how many configurations were tried.
+
+    Args:
+        result: of `search`.
+        metric: what was maximised.
+        given: nested settings that all trials shared, written down as well.
+    """
+    settings = merge(given or {}, as_settings(result.parameters))
+    settings["configurations_tried"] = result.trials
+    lines = [f"# best of {result.trials} by validation {metric} = {result.value:.4f}"]
+    return "\n".join([*lines, *_toml_lines(settings)]) + "\n"
 
 
 def search(
@@ -197,6 +234,17 @@ def _run_batch(
             study.tell(trial, scores[metric])
             if on_trial:
                 on_trial(trial.number, scores[metric], trial.params)
+
+
+def _toml_lines(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            lines += _toml_lines(value, f"{prefix}{name}.")
+        else:
+            # JSON writes strings, numbers, booleans and lists of them as TOML does.
+            lines.append(f"{prefix}{name} = {json.dumps(value)}")
+    return lines
 
 
 def _suggest(trial: Any, name: str, part: Choice | Range) -> Any:

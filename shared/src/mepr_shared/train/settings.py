@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def only(default: Any, other: str, *values: str) -> Any:
+def only(default: Any, other: str, *values: str | bool) -> Any:
     """A field that is read only where the sibling field `other` has one of `values`."""
     return field(default=default, metadata={"when": (other, values)})
+
+
+def only_group(group: type, other: str, *values: str | bool) -> Any:
+    """A table of settings that is read only where the sibling field `other` has one of `values`."""
+    return field(default_factory=group, metadata={"when": (other, values)})
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,55 @@ class FitSettings:
     seed: int = 0
 
 
+Weighting = Literal["equal", "fixed", "gradnorm"]
+Pseudo = Literal["teacher", "published", "off"]
+
+
+@dataclass(frozen=True)
+class SemiSettings:
+    """Learning from clips whose label for a task is missing (SYSTEM, section 7).
+
+    Attributes:
+        weight: lambda, the share of a semi-supervised term beside a supervised one.
+        half_life: epochs after which a weight counts half in the teacher, an exponential moving
+            average of the model; 0 makes the model its own teacher.
+        warmup: epochs without pseudo-labels.
+        positive, negative: probabilities above and below which the teacher's answer becomes a
+            label: of each class in multi-label corpora, of the most likely one (`positive`) in
+            the others.
+        unlabelled: samples without any label for each one with a label, at most, in an epoch.
+        dropout_passes: passes with dropout whose spread says how sure a trait score is, where
+            only one modality gives one.
+    """
+
+    weight: float = 0.4
+    half_life: float = 1.0
+    warmup: int = 1
+    positive: float = 0.6
+    negative: float = 0.1
+    unlabelled: float = 1.0
+    dropout_passes: int = 4
+
+
+@dataclass(frozen=True)
+class GradNormSettings:
+    """Modified GradNorm: a wallet for supervised and one for semi-supervised terms.
+
+    Attributes:
+        alpha, semi_alpha: how strongly terms that learn slowly are favoured.
+        learning_rate, semi_learning_rate: of the weights.
+        floor: least weight.
+        first_steps: steps over which a term's initial loss is averaged.
+    """
+
+    alpha: float = 1.0
+    semi_alpha: float = 1.5
+    learning_rate: float = 0.005
+    semi_learning_rate: float = 0.01
+    floor: float = 1e-3
+    first_steps: int = 20
+
+
 @dataclass(frozen=True)
 class Stage1Settings:
     """One unimodal, single-task model.
@@ -140,11 +194,28 @@ class CrossTaskSettings:
 
 @dataclass(frozen=True)
 class Stage2Settings:
-    """One unimodal, multi-task model over two frozen stage-1 models."""
+    """One unimodal, multi-task model over two frozen stage-1 models.
+
+    Attributes:
+        emotion_weight, trait_weight: of the two tasks' losses.
+        weighting: of the terms: 1 each (`equal`), as given (`fixed`), or learned (`gradnorm`).
+        ssl: learn from clips without a task's label as well, by an averaged teacher.
+        pseudo: the teacher's confident answers as labels (`teacher`), the published rule, or
+            none (`off`: only the averaged weights remain of it).
+        hidden_labels: share of the training labels that is set aside: it shows what `ssl` gains,
+            and how often its pseudo-labels are right.
+    """
 
     model: CrossTaskSettings = field(default_factory=CrossTaskSettings)
     emotion_loss: EmotionLossSettings = field(default_factory=EmotionLossSettings)
     trait_loss: TraitLossSettings = field(default_factory=TraitLossSettings)
-    emotion_weight: float = 1.0
-    trait_weight: float = 1.0
+    weighting: Weighting = "equal"
+    emotion_weight: float = only(1.0, "weighting", "fixed")
+    trait_weight: float = only(1.0, "weighting", "fixed")
+    gradnorm: GradNormSettings = only_group(GradNormSettings, "weighting", "gradnorm")
+    ssl: bool = False
+    pseudo: Pseudo = only("teacher", "ssl", True)
+    semi: SemiSettings = only_group(SemiSettings, "ssl", True)
+    hidden_labels: float = 0.0
     fit: FitSettings = field(default_factory=FitSettings)
+    configurations_tried: int = 1

@@ -30,8 +30,9 @@ from mepr_shared.train.clip_task import (
     start_at_training_mean,
 )
 from mepr_shared.train.clips import ClipSet, gather
+from mepr_shared.train.cross_task_fit import CrossTaskFit, hide_labels
 from mepr_shared.train.evaluate_run import evaluate_outputs, predictions
-from mepr_shared.train.frozen import answer_frozen, frozen_clips
+from mepr_shared.train.frozen import frozen_clips
 from mepr_shared.train.inference import ClipOutputs, answer_frames
 from mepr_shared.train.loop import fit
 from mepr_shared.train.models import build_cross_task, build_unimodal, load_model
@@ -156,7 +157,10 @@ def train_stage2(
     """
     _check_stage1(emotion_run, "emotion", stores)
     _check_stage1(traits_run, "traits", stores)
-    train, val = _labelled_splits(corpora, stores, TASKS, held_out)
+    # The clips whose labels are hidden are drawn from all, so that they are the same without `ssl`.
+    unlabelled = settings.ssl or settings.hidden_labels > 0
+    train, val = _labelled_splits(corpora, stores, TASKS, held_out, unlabelled=unlabelled)
+    visible, _ = hide_labels(train, settings)
     description = {
         **_describe(modality.name, corpora, stores, held_out),
         "settings": to_dict(settings),
@@ -171,10 +175,8 @@ def train_stage2(
     assert isinstance(emotion_model, UnimodalModel) and isinstance(trait_model, UnimodalModel)
     model = build_cross_task(settings.model, emotion_model, trait_model)
     objectives = Objectives(
-        build_emotion_objective(settings.emotion_loss, train),
+        build_emotion_objective(settings.emotion_loss, visible),
         build_trait_objective(settings.trait_loss, settings.fit.batch_size),
-        settings.emotion_weight,
-        settings.trait_weight,
     )
     return _fit_and_finish(
         model, None, train, val, corpora, objectives, settings, run, device, on_epoch
@@ -196,16 +198,18 @@ def _fit_and_finish(
 ) -> Run:
     scales = [corpus.meta.scale for corpus in corpora]
     batch_size = 2 * settings.fit.batch_size
+    trainable: ClipTask | CrossTaskFit
     if isinstance(model, CrossTaskModel):
+        assert isinstance(settings, Stage2Settings)
         model.to(device)
         here: dict[str, Any] = {"batch_size": batch_size, "device": device}
         train, val = (frozen_clips(model, clips, run.path, **here) for clips in (train, val))
-        answer = partial(answer_frozen, model)
+        trainable = CrossTaskFit(model, train, val, scales, objectives, settings, device)
     else:
         answer = partial(answer_frames, model, task)
-    trainable = ClipTask(
-        model, answer, train, val, scales, objectives, settings.fit, device, varied
-    )
+        trainable = ClipTask(
+            model, answer, train, val, scales, objectives, settings.fit, device, varied
+        )
     result = fit(trainable, settings.fit, run, device=device, on_epoch=on_epoch)
     constants = constants_of(train.emotion_targets, train.trait_targets)
     metrics = {
@@ -276,11 +280,18 @@ def _labelled_splits(
     stores: Sequence[FrameStore],
     tasks: Sequence[str],
     held_out: HeldOut | None,
+    *,
+    unlabelled: bool = False,
 ) -> tuple[ClipSet, ClipSet]:
-    """Training and validation clips; every task must have labels in both."""
+    """Training and validation clips; every task must have labels in both.
+
+    Args:
+        unlabelled: training clips without any label are wanted too.
+    """
     found = []
     for split in ("train", "val"):
-        clips = gather(corpora, stores, split=split, labelled_for=tasks)
+        wanted = () if unlabelled and split == "train" else tasks
+        clips = gather(corpora, stores, split=split, labelled_for=wanted)
         if held_out and split == "train":
             clips = clips.subset(np.flatnonzero(~held_out.contains(clips.source_ids)))
         for task in tasks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,8 @@ QUEUED_CROPS = 128
 MOST_WORKERS = 8
 # Clips of fewer frames (pictures) are looked at together up to this many.
 GROUPED_FRAMES = 32
+# (the clip and who wants it, extractor's name, its frames, the regions in them)
+Watch = Callable[[Work, str, ClipFrames, Regions], None]
 
 
 @dataclass
@@ -114,6 +116,7 @@ class OnePass:
         seconds: what the parts took so far: `decode` (in all workers together), `wait` (for it),
             `look` (detection), `crop`, `encode`.
         decoded: how often a file was opened and decoded.
+        watch: is told, where it is set, what each extractor looked at in each clip.
     """
 
     def __init__(self, extractors: Mapping[str, VisualExtractor], *, workers: int = 0) -> None:
@@ -122,6 +125,7 @@ class OnePass:
         self.workers = asked or min(os.cpu_count() or 1, MOST_WORKERS)
         self.seconds = dict.fromkeys(("decode", "wait", "look", "crop", "encode"), 0.0)
         self.decoded = 0
+        self.watch: Watch | None = None
         self._queues: dict[int, list[_Queued]] = {}
 
     def run(self, work: Iterable[Work]) -> Iterator[tuple[Work, dict[str, ClipFeatures]]]:
@@ -188,6 +192,8 @@ class OnePass:
             regions = extractor.sight.view.look(clip)
             looked = time.perf_counter()
             self.seconds["look"] += looked - started
+            if self.watch:
+                self.watch(item, name, clip, regions)
             opened.features[name] = described(clip, regions)
             if regions.mask.any():
                 crops = extractor.sight.crops(clip, regions)
