@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,17 @@ import torch
 
 from mepr_fusion.bundle_sources import find_sources
 from mepr_fusion.bundle_write import write_bundle
+from mepr_fusion.data import fit_statistics, resident, standardise
 from mepr_fusion.evaluate import Evaluation
 from mepr_fusion.inputs import choose
-from mepr_fusion.settings import FusionSettings
-from mepr_fusion.train import train
+from mepr_fusion.join import Joined
+from mepr_fusion.model import FusionModel
+from mepr_fusion.settings import MODES, FusionSettings
+from mepr_fusion.task import FusionTask
+from mepr_fusion.train import build_objective, train
+from mepr_fusion.validation import labelled
 from mepr_shared import config
+from mepr_shared.config import build
 from mepr_shared.contract import EmotionOutput, ExportInfo, ExportWriter
 from mepr_shared.corpora.index import Corpus, CorpusMeta
 from mepr_shared.labels import EmotionScale
@@ -149,3 +156,76 @@ def toys(tmp_path_factory) -> Toys:
     return Toys(
         folder, {modality.name: modality for modality in modalities}, run, folder / "bundle"
     )
+
+
+SMALL_SCALES = {"films": EmotionScale(), "talks": EmotionScale()}
+
+
+def small_joined(count: int = 60) -> Joined:
+    """Films have emotions, talks have traits, some samples have neither; modalities are missing."""
+    random = np.random.default_rng(0)
+    corpus_of = np.repeat([0, 1], [count // 3, count - count // 3]).astype(np.int32)
+    present = random.uniform(size=(count, 2)) < 0.7
+    present[:, 1] |= ~present.any(axis=1)
+    emotion = np.eye(7, dtype=np.float32)[np.arange(count) % 7]
+    emotion[corpus_of == 1] = np.nan
+    traits = random.uniform(size=(count, 5)).astype(np.float32)
+    traits[corpus_of == 0] = np.nan
+    emotion[:3], traits[-3:] = np.nan, np.nan
+    features = {
+        name: random.normal(size=(count, 4)).astype(np.float32) for name in ("face", "text")
+    }
+    logits = random.normal(size=(count, 2, 7)).astype(np.float32)
+    scores = random.uniform(size=(count, 2, 5)).astype(np.float32)
+    for index, values in enumerate(features.values()):
+        values[~present[:, index]] = np.nan
+    logits[~present], scores[~present] = np.nan, np.nan
+    return Joined(
+        modalities=("face", "text"),
+        widths={"face": (2, 2), "text": (2, 2)},
+        corpora=("films", "talks"),
+        corpus_of=corpus_of,
+        rows=np.arange(count),
+        splits=np.array(["train", "train", "val"] * (count // 3), dtype=object),
+        source_ids=np.array([f"s{i // 2}" for i in range(count)], dtype=object),
+        features=features,
+        emotion_predictions=logits,
+        trait_predictions=scores,
+        present=present,
+        emotion_targets=emotion,
+        trait_targets=traits,
+        multi_label=np.zeros(count, dtype=bool),
+        prior_shift=np.zeros((2, 7), dtype=np.float32),
+    )
+
+
+def small_task(joined: Joined, **options) -> FusionTask:
+    """A task over a copy of the table (`standardise` writes over the features)."""
+    torch.manual_seed(0)
+    given = {
+        "model": {"width": 8, "heads": 2, "dropout": 0.0, "modality_dropout": 0.0},
+        "weighting": "fixed",
+        "trait_weight": 2.0,
+        "trait_loss": {"loss": "mse"},
+        "fit": {"batch_size": 8, "seed": 0},
+    }
+    settings = build(FusionSettings, given, options)
+    shape = asdict(settings.model) | asdict(settings.components)
+    shape.pop("kind")
+    model = FusionModel({"face": 4, "text": 4}, tasks=MODES[settings.mode][1], **shape)
+    data = resident(copy.deepcopy(joined), "cpu")
+    fit_statistics(model, data, torch.from_numpy(labelled(joined, "train")))
+    objective = build_objective(settings, joined, joined.emotion_targets)
+    return FusionTask(model, standardise(model, data), joined, SMALL_SCALES, objective, settings)
+
+
+@pytest.fixture(scope="session")
+def make_joined() -> Callable[..., Joined]:
+    """Makes a small joined table."""
+    return small_joined
+
+
+@pytest.fixture(scope="session")
+def make_task() -> Callable[..., FusionTask]:
+    """Makes a `FusionTask` of a joined table, with settings as keywords."""
+    return small_task

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mepr_fusion import data as data_module
+from mepr_fusion.answers import answer
 from mepr_fusion.data import FusionBatch, fit_statistics, moments, resident, standardise
 from mepr_fusion.join import Joined
 from mepr_fusion.model import FusionModel
-from mepr_fusion.answers import answer
 
 
 def make_batch(count: int = 40) -> FusionBatch:

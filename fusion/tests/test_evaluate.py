@@ -102,6 +102,7 @@ def test_each_corpus_is_scored_by_its_own_kind(evaluation):
     assert set(evaluation.run.metrics["val"]) == {
         *("films/uar", "films/weighted_f1", "films/ccc", "films/macc"),
         *("talks/mwacc", "talks/uar", "talks/weighted_f1", "score"),
+        "loss_of_exports",
     }
 
 

@@ -8,74 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from mepr_fusion.data import fit_statistics, resident, standardise
-from mepr_fusion.join import Joined
-from mepr_fusion.layers import drop_modalities
-from mepr_fusion.model import FusionModel
-from mepr_fusion.settings import FusionSettings
 from mepr_fusion.answers import predict
-from mepr_fusion.task import FusionTask, TrainingBatch, balanced_draw
-from mepr_fusion.validation import labelled
+from mepr_fusion.data import resident
+from mepr_fusion.layers import drop_modalities
+from mepr_fusion.settings import FusionSettings
+from mepr_fusion.task import TrainingBatch, balanced_draw
 from mepr_fusion.train import build_objective
-from mepr_shared.config import build
+from mepr_fusion.validation import labelled
 from mepr_shared.errors import ConfigError, DataError
-from mepr_shared.labels import EmotionScale
 from mepr_shared.metrics import single_label_scores, trait_scores
 
-SCALES = {"films": EmotionScale(), "talks": EmotionScale()}
 
-
-def make_joined(count: int = 60) -> Joined:
-    """Films have emotions, talks have traits, some samples have neither; modalities are missing."""
-    random = np.random.default_rng(0)
-    corpus_of = np.repeat([0, 1], [count // 3, count - count // 3]).astype(np.int32)
-    present = random.uniform(size=(count, 2)) < 0.7
-    present[:, 1] |= ~present.any(axis=1)
-    emotion = np.eye(7, dtype=np.float32)[np.arange(count) % 7]
-    emotion[corpus_of == 1] = np.nan
-    traits = random.uniform(size=(count, 5)).astype(np.float32)
-    traits[corpus_of == 0] = np.nan
-    emotion[:3], traits[-3:] = np.nan, np.nan
-    features = {
-        name: random.normal(size=(count, 4)).astype(np.float32) for name in ("face", "text")
-    }
-    logits = random.normal(size=(count, 2, 7)).astype(np.float32)
-    scores = random.uniform(size=(count, 2, 5)).astype(np.float32)
-    for index, values in enumerate(features.values()):
-        values[~present[:, index]] = np.nan
-    logits[~present], scores[~present] = np.nan, np.nan
-    return Joined(
-        modalities=("face", "text"),
-        widths={"face": (2, 2), "text": (2, 2)},
-        corpora=("films", "talks"),
-        corpus_of=corpus_of,
-        rows=np.arange(count),
-        splits=np.array(["train", "train", "val"] * (count // 3), dtype=object),
-        source_ids=np.array([f"s{i // 2}" for i in range(count)], dtype=object),
-        features=features,
-        emotion_predictions=logits,
-        trait_predictions=scores,
-        present=present,
-        emotion_targets=emotion,
-        trait_targets=traits,
-        multi_label=np.zeros(count, dtype=bool),
-        prior_shift=np.zeros((2, 7), dtype=np.float32),
-    )
-
-
-def make_task(joined: Joined, **options) -> FusionTask:
-    """A task over a copy of the table (`standardise` writes over the features)."""
-    torch.manual_seed(0)
-    model = FusionModel({"face": 4, "text": 4}, width=8, heads=2, dropout=0.0)
-    given = {"weighting": "fixed", "trait_weight": 2.0, "trait_loss": {"loss": "mse"}}
-    settings = build(FusionSettings, {**given, "fit": {"batch_size": 8, "seed": 0}}, options)
-    data = resident(copy.deepcopy(joined), "cpu")
-    fit_statistics(model, data, torch.from_numpy(labelled(joined, "train")))
-    objective = build_objective(settings, joined)
-    return FusionTask(model, standardise(model, data), joined, SCALES, objective, settings)
-
-
-def test_an_epoch_holds_every_labelled_training_sample_once_and_only_those():
+def test_an_epoch_holds_every_labelled_training_sample_once_and_only_those(make_joined, make_task):
     joined = make_joined()
     task = make_task(joined)
     seen = torch.cat([batch.samples.features["text"] for batch in task.batches(1)])
@@ -88,7 +32,7 @@ def test_an_epoch_holds_every_labelled_training_sample_once_and_only_those():
     assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, wanted.tolist()))
 
 
-def test_batches_follow_from_seed_and_epoch_alone():
+def test_batches_follow_from_seed_and_epoch_alone(make_joined, make_task):
     joined = make_joined()
 
     def order(seed, epoch):
@@ -101,7 +45,9 @@ def test_batches_follow_from_seed_and_epoch_alone():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 5.0])
-def test_an_epoch_with_ssl_adds_samples_without_a_label_in_proportion(share):
+def test_an_epoch_with_ssl_adds_samples_without_a_label_in_proportion(
+    make_joined, make_task, share
+):
     task = make_task(make_joined(120), hidden_labels=0.6, ssl=True, semi={"unlabelled": share})
     plain = make_task(make_joined(120), hidden_labels=0.6)
     epochs = [task.draw(epoch) for epoch in (1, 2)]
@@ -120,7 +66,7 @@ def test_an_epoch_with_ssl_adds_samples_without_a_label_in_proportion(share):
         assert drawn[0] != drawn[1]
 
 
-def test_each_loss_is_over_the_samples_with_its_label():
+def test_each_loss_is_over_the_samples_with_its_label(make_joined, make_task):
     joined = make_joined()
     task = make_task(joined)
     task.model.eval()
@@ -139,7 +85,7 @@ def test_each_loss_is_over_the_samples_with_its_label():
     assert total.item() == pytest.approx(cross_entropy + 2 * square, rel=1e-5)
 
 
-def test_a_task_without_a_label_in_the_batch_leaves_its_branch_alone():
+def test_a_task_without_a_label_in_the_batch_leaves_its_branch_alone(make_joined, make_task):
     joined = make_joined()
     task = make_task(joined)
     rows = task.train_rows[joined.corpus_of[task.train_rows] == 0]
@@ -149,7 +95,9 @@ def test_a_task_without_a_label_in_the_batch_leaves_its_branch_alone():
     assert any((p.grad != 0).any() for p in model.emotion.parameters())
 
 
-def test_validation_scores_are_the_metrics_of_decisions_on_the_validation_rows():
+def test_validation_scores_are_the_metrics_of_decisions_on_the_validation_rows(
+    make_joined, make_task
+):
     joined = make_joined()
     joined.prior_shift[0, 4] = 20.0
     task = make_task(joined)
@@ -182,20 +130,22 @@ def test_balanced_draw_gives_every_corpus_the_same_share():
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_split_without_labels_is_refused(split):
+def test_a_split_without_labels_is_refused(make_joined, make_task, split):
     joined = make_joined()
     joined.splits[joined.splits == split] = "test"
     with pytest.raises(DataError, match=f"split '{split}'"):
         make_task(joined)
 
 
-def test_each_corpus_has_class_weights_whose_optimum_has_its_shift_and_their_mean_is_one():
+def test_each_corpus_has_class_weights_whose_optimum_has_its_shift_and_their_mean_is_one(
+    make_joined,
+):
     joined = make_joined()
     joined.emotion_targets[joined.corpus_of == 1] = (np.arange(7) < 3).astype(np.float32)
     joined.multi_label[joined.corpus_of == 1] = True
     joined.prior_shift[0] = [0.0, 1, 2, 0, 0.5, 0, 3]
     joined.prior_shift[1] = 0.7
-    objective = build_objective(FusionSettings(), joined)
+    objective = build_objective(FusionSettings(), joined, joined.emotion_targets)
     weights = objective.class_weight.log().numpy()
     np.testing.assert_allclose(weights[0] - weights[0, 0], joined.prior_shift[0], atol=1e-5)
     np.testing.assert_allclose(weights[1], joined.prior_shift[1], atol=1e-5)
@@ -207,8 +157,8 @@ def test_each_corpus_has_class_weights_whose_optimum_has_its_shift_and_their_mea
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_the_best_logits_of_the_objective_are_calibrated(multi_label):
-    """Whatever the shift, what the loss is least at are log-odds or log-probabilities of the data."""
+def test_the_best_logits_of_the_objective_are_calibrated(make_joined, multi_label):
+    """Whatever the shift, the loss is least at the log-odds or log-probabilities of the data."""
     joined = make_joined(90)
     joined.emotion_targets[joined.corpus_of == 1] = np.nan
     rows = np.flatnonzero((joined.corpus_of == 0) & (joined.splits == "train"))
@@ -217,7 +167,7 @@ def test_the_best_logits_of_the_objective_are_calibrated(multi_label):
     joined.emotion_targets[rows] = np.repeat(np.eye(7), (share * 20).astype(int), axis=0)
     joined.multi_label[:] = multi_label
     joined.prior_shift[0] = [0.0, 1, 2, 0, 0.5, 0, 3]
-    objective = build_objective(FusionSettings(), joined)
+    objective = build_objective(FusionSettings(), joined, joined.emotion_targets)
     targets = torch.from_numpy(joined.emotion_targets[rows])
     logits = torch.zeros(7, requires_grad=True)
     optimiser = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-9)
@@ -239,7 +189,9 @@ def test_the_best_logits_of_the_objective_are_calibrated(multi_label):
     np.testing.assert_allclose(found.numpy(), share, atol=2e-3)
 
 
-def test_labels_set_aside_are_the_same_with_and_without_ssl_and_are_not_trained_on():
+def test_labels_set_aside_are_the_same_with_and_without_ssl_and_are_not_trained_on(
+    make_joined, make_task
+):
     joined = make_joined(240)
     plain = make_task(joined, hidden_labels=0.5)
     semi = make_task(joined, hidden_labels=0.5, ssl=True)
@@ -258,7 +210,9 @@ def test_labels_set_aside_are_the_same_with_and_without_ssl_and_are_not_trained_
         make_task(joined, hidden_labels=1.0)
 
 
-def test_the_step_is_the_model_on_raw_features_with_a_view_of_the_modalities():
+def test_the_step_is_the_model_on_raw_features_with_a_view_of_the_modalities(
+    make_joined, make_task
+):
     joined = make_joined()
     raw = resident(copy.deepcopy(joined), "cpu")
     task = make_task(joined)

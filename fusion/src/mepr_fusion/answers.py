@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +23,16 @@ class Outputs:
 
     emotion_logits: np.ndarray
     trait_scores: np.ndarray
+
+
+def only(outputs: Outputs, tasks: Sequence[str]) -> Outputs:
+    """The same answers, those to other tasks taken out."""
+    return Outputs(
+        outputs.emotion_logits
+        if "emotion" in tasks
+        else np.full_like(outputs.emotion_logits, np.nan),
+        outputs.trait_scores if "traits" in tasks else np.full_like(outputs.trait_scores, np.nan),
+    )
 
 
 @torch.inference_mode()

@@ -9,9 +9,10 @@ from mepr_shared.cli.verbs import add_verb
 
 
 def add_predict(verbs: Any) -> None:
-    """`bundle` and `predict`."""
+    """`bundle`, `predict` and `app`."""
     _bundle(verbs)
     _predict(verbs)
+    _app(verbs)
 
 
 def _bundle(verbs: Any) -> None:
@@ -89,5 +90,30 @@ def _predict(verbs: Any) -> None:
     )
     verb.add_argument(
         "--max-bytes", type=int, default=2 << 30, metavar="N", help="refuse larger files"
+    )
+    verb.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+
+
+def _app(verbs: Any) -> None:
+    summary = "a page that shows what a video is answered, and why"
+    verb = add_verb(verbs, "app", "mepr_fusion.app_verb:run_app", summary)
+    verb.add_argument("--bundle", type=Path, required=True, help="made by `mepr-fusion bundle`")
+    verb.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, only here)"
+    )
+    verb.add_argument("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
+    verb.add_argument("--share", action="store_true", help="let Gradio open a public link as well")
+    verb.add_argument(
+        "--max-seconds", type=float, default=600.0, metavar="S", help="refuse longer files"
+    )
+    verb.add_argument(
+        "--max-mb", type=float, default=200.0, metavar="N", help="refuse larger files"
+    )
+    verb.add_argument("--samples", type=Path, metavar="DIR", help="clips that the page offers")
+    verb.add_argument(
+        "--whisper",
+        default="small",
+        metavar="small|paper|ID_OR_DIR",
+        help="which Whisper hears the words (default: small)",
     )
     verb.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")

@@ -111,7 +111,7 @@ def moments(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     gets mean 0 and deviation 0.
     """
     width = values.shape[1]
-    parts = rows.split(max(1, CHUNK_VALUES // width))
+    parts = rows.split(max(1, CHUNK_VALUES // max(1, width)))
     zero = torch.zeros(width, dtype=torch.float64, device=values.device)
     count, total = zero.clone(), zero.clone()
     for part in parts:

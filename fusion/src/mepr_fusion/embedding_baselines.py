@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mepr_fusion.join import Joined
 from mepr_fusion.answers import Outputs
+from mepr_fusion.join import Joined
 from mepr_shared.metrics import (
     best_thresholds,
     multi_label_scores,

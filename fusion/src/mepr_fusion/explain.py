@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mepr_fusion.given import DEFAULTS
+from mepr_fusion.given import DEFAULTS, given_file
 from mepr_fusion.inputs import choose, parse_choices
 from mepr_fusion.settings import MODES, FusionSettings
 from mepr_fusion.train import KIND, build_model
@@ -233,7 +233,7 @@ def _of_run(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], list[Sour
 def _of_configuration(arguments: argparse.Namespace) -> tuple[Mapping[str, Any], list[Source]]:
     layers: list[Source] = [(DEFAULTS.name, config.read_toml(DEFAULTS))]
     if arguments.config:
-        layers.append((str(arguments.config), config.read_toml(arguments.config)))
+        layers.append((str(arguments.config), given_file(arguments.config)))
     layers.append(("--set", config.parse_assignments(arguments.set)))
     settings = config.build(FusionSettings, *(layer for _, layer in layers))
     config.refuse_unused(settings, config.merge(*(layer for _, layer in layers[1:])))

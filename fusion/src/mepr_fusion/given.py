@@ -13,7 +13,8 @@ from mepr_fusion.settings import FusionSettings
 from mepr_shared import config
 from mepr_shared.errors import ConfigError
 
-DEFAULTS = Path(__file__).parent / "configs" / "default.toml"
+CONFIGS = Path(__file__).parent / "configs"
+DEFAULTS = CONFIGS / "default.toml"
 
 
 def given_settings(arguments: argparse.Namespace) -> tuple[FusionSettings, dict[str, Any]]:
@@ -22,13 +23,20 @@ def given_settings(arguments: argparse.Namespace) -> tuple[FusionSettings, dict[
     Raises:
         ConfigError: an unknown key, or one that nothing reads.
     """
-    given = config.merge(
-        config.read_toml(arguments.config) if arguments.config else {},
-        config.parse_assignments(arguments.set),
-    )
+    given = config.merge(given_file(arguments.config), config.parse_assignments(arguments.set))
     settings = config.build(FusionSettings, config.read_toml(DEFAULTS), given)
     config.refuse_unused(settings, given)
     return settings, given
+
+
+def given_file(path: Path | None) -> dict[str, Any]:
+    """The file of `--config`: a path, or the name of a packaged one (`published.toml`)."""
+    if path is None:
+        return {}
+    packaged = CONFIGS / path.name
+    if not path.exists() and path.parent == Path() and packaged.exists():
+        path = packaged
+    return config.read_toml(path)
 
 
 def given_source(arguments: argparse.Namespace) -> Source:

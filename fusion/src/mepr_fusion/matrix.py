@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from mepr_fusion.answers import predict
 from mepr_fusion.data import FusionBatch, resident
 from mepr_fusion.inputs import Inputs
 from mepr_fusion.jobs import Job, Source
 from mepr_fusion.join import Joined, join
 from mepr_fusion.settings import MODES
-from mepr_fusion.answers import predict
 from mepr_fusion.train import load_model
 from mepr_fusion.work import predictions_name, train_and_answer
 from mepr_shared.corpora.index import Corpus

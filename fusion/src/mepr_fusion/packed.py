@@ -269,7 +269,7 @@ def _open(folder: Path) -> Joined | None:
         arrays = {name: _map(folder, name, entry) for name, entry in content["arrays"].items()}
         sources = pq.read_table(folder / SOURCES)["source_id"].to_numpy()
         os.utime(folder)  # the least recently used goes first
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
         return None
     corpora, modalities = content["corpora"], content["modalities"]
     return Joined(

@@ -82,7 +82,7 @@ def _overall(records: Sequence[Mapping[str, Any]]) -> str:
         for task in TASK_WORDS:
             score = headline(task, record[task])
             for name, difference in _rivals(record, task) if score else ():
-                found = difference.get(score) or {}
+                found = (difference.get(score) if score else None) or {}
                 if found.get("difference") is not None:
                     outcomes.setdefault(name.partition(",")[0], []).append(compared(found))
     if not outcomes:

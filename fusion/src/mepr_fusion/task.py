@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mepr_fusion.answers import predict
+from mepr_fusion.answers import only, predict
 from mepr_fusion.baselines import MEAN, unimodal_outputs
 from mepr_fusion.data import FusionBatch
 from mepr_fusion.join import Joined
@@ -81,7 +81,10 @@ class FusionTask:
         self.steps_per_epoch = -(-len(self.train_rows) // self.batch_size)
         self.val_rows = labelled(joined, "val")
         start = validation_scores(
-            unimodal_outputs(joined, MEAN, self.val_rows), joined, self.val_rows, scales
+            only(unimodal_outputs(joined, MEAN, self.val_rows), model.tasks),
+            joined,
+            self.val_rows,
+            scales,
         )
         self.start_score = start.pop("score", -math.inf)
         self.floor = floor(start, joined, self.val_rows) if settings.guard else {}
@@ -213,6 +216,23 @@ def hide_labels(
         hidden.append(torch.where(chosen, labels, torch.nan))
         visible.append(torch.where(chosen, torch.nan, labels))
     return replace(data, emotion=visible[0], traits=visible[1]), Hidden(*hidden)
+
+
+class Visible(NamedTuple):
+    """The labels that training sees, of all samples: `emotion [N, 7]`, `traits [N, 5]`."""
+
+    emotion: np.ndarray
+    traits: np.ndarray
+
+
+def visible_labels(joined: Joined, share: float, seed: int) -> Visible:
+    """The labels of a table without those that `hide_labels` sets aside."""
+    rows = joined.select(split="train")
+    asked = hidden_rows(len(rows), share, seed)
+    emotion, traits = joined.emotion_targets.copy(), joined.trait_targets.copy()
+    emotion[rows[asked["emotion"]]] = np.nan
+    traits[rows[asked["traits"]]] = np.nan
+    return Visible(emotion, traits)
 
 
 def balanced_draw(

@@ -21,7 +21,7 @@ from mepr_fusion.objective import FusionObjective
 from mepr_fusion.packed import join_once
 from mepr_fusion.published import build_published
 from mepr_fusion.settings import MODES, ComponentSettings, FusionModelSettings, FusionSettings
-from mepr_fusion.task import FusionTask
+from mepr_fusion.task import FusionTask, Visible, visible_labels
 from mepr_fusion.validation import labelled
 from mepr_shared import config
 from mepr_shared.contract.living import LOCK, write_lock
@@ -80,6 +80,10 @@ def train(
     )
     if on_join:
         on_join(joined)
+    visible = visible_labels(joined, settings.hidden_labels, settings.fit.seed)
+    if settings.emotion_loss.class_weights == "balanced":
+        shift = balanced_shifts(joined, visible.emotion)
+        joined.prior_shift = np.stack([shift[name] for name in joined.corpora])
     run = Run.create(
         run_path,
         kind=KIND,
@@ -108,7 +112,7 @@ def train(
         standardise(model, data),
         joined,
         {corpus.name: corpus.meta.scale for corpus in inputs.corpora},
-        build_objective(settings, joined).to(device),
+        build_objective(settings, joined, visible.emotion).to(device),
         settings,
     )
     result = fit(task, settings.fit, run, start_counts=True, device=device, on_epoch=on_epoch)
@@ -119,7 +123,7 @@ def train(
             "val": result.best,
             "val_untrained": result.history[0]["val"],
             "thresholds": thresholds_of(model, task),
-            "constants": _constants(joined),
+            "constants": _constants(joined, visible),
             "coverage": [asdict(entry) for entry in joined.coverage],
             "dropped": dropped_records(joined),
             "warnings": joined.warnings,
@@ -159,38 +163,55 @@ def load_model(run: Run, device: str = "cpu") -> FusionModel:
 def prior_shifts(
     settings: FusionSettings, inputs: Inputs, multi_label: Mapping[str, bool]
 ) -> dict[str, np.ndarray]:
-    """Corpus name -> `[7]` shift of its calibrated logits before a decision.
+    """Corpus name -> `[7]` shift of its calibrated logits before a decision: that of its exports
+    under `class_weights = "exports"`, else 0.
 
     The unimodal predictions are given this shift as well: they then decide as the model will.
     """
-    found = {}
-    for corpus in inputs.corpora:
-        found[corpus.name] = np.zeros(len(EMOTIONS), dtype=np.float32)
-        targets = corpus.emotion_targets()[corpus.select(split="train")]
-        targets = targets[~np.isnan(targets).any(axis=1)]
-        if settings.emotion_loss.class_weights == "exports":
-            outputs = [
-                export.manifest.emotion_output
-                for (_, name), export in inputs.exports.items()
-                if name == corpus.name
-            ]
-            found[corpus.name] = common_shift(
-                [output for output in outputs if output is not None],
-                multi_label=multi_label[corpus.name],
-            )
-        elif settings.emotion_loss.class_weights == "balanced" and len(targets):
-            balance = positive_weights if multi_label[corpus.name] else balanced_weights
-            found[corpus.name] = np.log(balance(targets).numpy())
+    found = {corpus.name: np.zeros(len(EMOTIONS), dtype=np.float32) for corpus in inputs.corpora}
+    if settings.emotion_loss.class_weights != "exports":
+        return found
+    for corpus in found:
+        exports = [e for (_, name), e in inputs.exports.items() if name == corpus]
+        outputs = [export.manifest.emotion_output for export in exports]
+        found[corpus] = common_shift(
+            [output for output in outputs if output is not None], multi_label=multi_label[corpus]
+        )
     return found
 
 
-def build_objective(settings: FusionSettings, joined: Joined) -> FusionObjective:
+def balanced_shifts(joined: Joined, emotion: np.ndarray) -> dict[str, np.ndarray]:
+    """Corpus name -> `[7]` shift of weights by inverse frequency in its training rows.
+
+    Args:
+        emotion: `[N, 7]` the labels that training sees.
+    """
+    found = {}
+    for corpus in joined.corpora:
+        rows = joined.select(split="train", corpus=corpus)
+        targets = emotion[rows]
+        known = ~np.isnan(targets).any(axis=1)
+        found[corpus] = np.zeros(len(EMOTIONS), dtype=np.float32)
+        if known.any():
+            multi = bool(joined.multi_label[rows].all())
+            weights = (positive_weights if multi else balanced_weights)(targets[known])
+            found[corpus] = weights.log().numpy()
+    return found
+
+
+def build_objective(
+    settings: FusionSettings, joined: Joined, emotion: np.ndarray
+) -> FusionObjective:
     """The configured losses. A corpus's class weights are those whose optimum has its prior
-    shift; for a softmax they are scaled to a mean of 1 over its training rows."""
+    shift; for a softmax they are scaled to a mean of 1 over its training rows.
+
+    Args:
+        emotion: `[N, 7]` the labels that training sees.
+    """
     weights = np.exp(joined.prior_shift)
     for number, corpus in enumerate(joined.corpora):
         rows = joined.select(split="train", corpus=corpus)
-        targets = joined.emotion_targets[rows]
+        targets = emotion[rows]
         targets = targets[~np.isnan(targets).any(axis=1) & ~joined.multi_label[rows]]
         if len(targets):
             weights[number] /= (targets * weights[number]).sum(axis=1).mean()
@@ -233,12 +254,12 @@ def dropped_records(joined: Joined) -> list[dict[str, Any]]:
     ]
 
 
-def _constants(joined: Joined) -> dict[str, dict[str, list[float] | None]]:
+def _constants(joined: Joined, visible: Visible) -> dict[str, dict[str, list[float] | None]]:
     """Per corpus what a constant answer would be, from its joined training rows."""
     found = {}
     for corpus in joined.corpora:
         rows = joined.select(split="train", corpus=corpus)
-        constants = constants_of(joined.emotion_targets[rows], joined.trait_targets[rows])
+        constants = constants_of(visible.emotion[rows], visible.traits[rows])
         found[corpus] = {
             name: None if values is None else values.tolist()
             for name, values in vars(constants).items()

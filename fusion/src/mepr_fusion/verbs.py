@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from mepr_fusion.evaluate import Evaluation
+from mepr_fusion.given import given_settings
 from mepr_fusion.inputs import choose, parse_choices
 from mepr_fusion.join import Joined
 from mepr_fusion.report import (
@@ -17,25 +17,16 @@ from mepr_fusion.report import (
     score_rows,
     write_report,
 )
-from mepr_fusion.settings import FusionSettings
 from mepr_fusion.train import train
-from mepr_shared import config
 from mepr_shared.cli.modality_verbs import say_epoch
 from mepr_shared.cli.output import emit, emit_json, say
 from mepr_shared.train.predictions import VAL_PREDICTIONS, write_predictions
 from mepr_shared.train.runs import Run
 
-DEFAULTS = Path(__file__).parent / "configs" / "default.toml"
-
 
 def run_train(arguments: argparse.Namespace) -> int:
     """`mepr-fusion train`."""
-    given = config.merge(
-        config.read_toml(arguments.config) if arguments.config else {},
-        config.parse_assignments(arguments.set),
-    )
-    settings = config.build(FusionSettings, config.read_toml(DEFAULTS), given)
-    config.refuse_unused(settings, given)
+    settings, _ = given_settings(arguments)
     run = train(
         choose(arguments.corpus, arguments.exports, parse_choices(arguments.export)),
         settings,

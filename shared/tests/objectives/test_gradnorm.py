@@ -1,4 +1,4 @@
-"""Weights of loss terms: a written-out reference, budget and floor, and norms without a backward."""
+"""Weights of loss terms: a written-out reference, budget and floor, norms without a backward."""
 
 from __future__ import annotations
 

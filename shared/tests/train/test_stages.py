@@ -16,6 +16,7 @@ from mepr_shared.corpora.index import Corpus, CorpusMeta
 from mepr_shared.errors import ConfigError, ContractError, DataError
 from mepr_shared.labels import EmotionScale
 from mepr_shared.train.clips import gather, load_batch, shuffled_batches, steps_per_epoch
+from mepr_shared.train.cross_task_fit import hide_labels
 from mepr_shared.train.evaluate_run import evaluate_run
 from mepr_shared.train.export_run import export_run, newest_export_of
 from mepr_shared.train.folds import train_folds
@@ -165,6 +166,62 @@ def test_an_interrupted_stage2_resumes_to_the_same_bytes(world, tmp_path):
     assert [r["val"] for r in run.log] == [r["val"] for r in world["both"].log]
 
 
+def test_an_interrupted_semi_supervised_stage2_resumes_to_the_same_bytes(world, tmp_path):
+    given = {
+        "model": {"width": 16, "dropout": 0.2},
+        "ssl": True,
+        "weighting": "gradnorm",
+        "gradnorm": {"first_steps": 2},
+        "semi": {"positive": 0.4, "negative": 0.2},
+        "hidden_labels": 0.3,
+        "fit": {"epochs": 4, "batch_size": 32, "patience": 0, "precision": "float32"},
+    }
+    semi = build(Stage2Settings, given)
+    arguments = (Synthetic(), world["emotion"], world["traits"], *world["data"], semi)
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole = train_stage2(*arguments, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_stage2(*arguments, tmp_path / "parts", on_epoch=stop)
+    parts = train_stage2(*arguments, tmp_path / "parts", resume=True)
+    assert parts.weights_path.read_bytes() == whole.weights_path.read_bytes()
+    logs = [[{**record, "seconds": 0} for record in run.log] for run in (whole, parts)]
+    assert logs[0] == logs[1]
+    for epoch in (1, 2, 3, 4):
+        name = f"steps/epoch-{epoch:04d}.parquet"
+        assert (parts.path / name).read_bytes() == (whole.path / name).read_bytes()
+    first, last = whole.log[0]["train"], whole.log[-1]["train"]
+    assert "loss/emotion_semi" not in first and "pseudo/emotion_rate" not in first
+    for term in ("emotion", "traits", "emotion_semi", "traits_semi"):
+        for kind in ("loss", "weight", "gradient_norm"):
+            assert np.isfinite(last[f"{kind}/{term}"])
+    assert last["weight/emotion"] + last["weight/traits"] == pytest.approx(2, rel=1e-5)
+    assert last["pseudo/emotion_agreement"] > 0.8  # the frames carry the labels
+
+
+def test_the_same_labels_are_hidden_with_and_without_ssl_and_none_counts(world):
+    clips = gather(*world["data"], split="train")
+    plain, semi = (
+        hide_labels(clips, build(Stage2Settings, {"hidden_labels": 0.5, "ssl": ssl}))
+        for ssl in (False, True)
+    )
+    assert len(semi[0]) == len(clips) > len(plain[0])
+    position = {name: row for row, name in enumerate(semi[0].sample_ids)}
+    rows = [position[name] for name in plain[0].sample_ids]
+    for task, targets in (("emotion", "emotion_targets"), ("traits", "trait_targets")):
+        whole, visible = getattr(clips, targets), getattr(semi[0], targets)
+        np.testing.assert_array_equal(getattr(plain[0], targets), visible[rows])
+        # What is hidden and what is left make up the labels, without overlap.
+        hidden = semi[1][task]
+        np.testing.assert_array_equal(np.where(np.isnan(visible), hidden, visible), whole)
+        assert (np.isnan(visible) | np.isnan(hidden)).all() and not np.isnan(hidden).all()
+    with pytest.raises(ConfigError, match="hidden_labels = 1.0"):
+        hide_labels(clips, build(Stage2Settings, {"hidden_labels": 1.0}))
+
+
 def test_swapped_or_foreign_stage1_runs_are_refused(world, tmp_path):
     with pytest.raises(ConfigError, match="is not a stage-1 emotion run"):
         train_stage2(
@@ -285,8 +342,9 @@ def test_a_stage1_run_exports_its_task_and_nulls(world, tmp_path):
     assert np.isfinite(found.emotion_embedding[usable]).all()
     assert found.trait_scores.shape[1] == 0 or np.isnan(found.trait_scores).all()
     assert found.manifest.width("trait_embedding") in (None, 0)
-    with pytest.raises(ConfigError, match="give stage 2"):
-        train_folds(world["emotion"], Synthetic(), *world["data"], 2)
+    for fold, run in enumerate(train_folds(world["emotion"], Synthetic(), *world["data"], 2)):
+        sources = np.array(run.metrics["train_sources"]["feelings"], dtype=object)
+        assert run.kind == "stage1" and len(sources) and (fold_of(sources, 2) != fold).all()
 
 
 def test_an_unfinished_run_cannot_be_exported(world, tmp_path):

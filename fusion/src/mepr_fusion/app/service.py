@@ -18,6 +18,7 @@ from mepr_fusion.predict_input import Limits
 from mepr_fusion.predict_parts import Progress
 from mepr_fusion.prediction import Prediction
 from mepr_fusion.predictor import Predictor
+from mepr_fusion.settings import MODES
 from mepr_shared.errors import ConfigError, DataError, did_you_mean
 from mepr_shared.labels import EMOTIONS, TRAITS
 
@@ -114,7 +115,7 @@ class AppService:
     @property
     def targets(self) -> list[str]:
         """What can be explained: outputs that the model has."""
-        tasks = self.predictor().answers.model.tasks
+        tasks = MODES[self.bundle.config["settings"]["mode"]][1]
         return [*(EMOTIONS if "emotion" in tasks else ()), *(TRAITS if "traits" in tasks else ())]
 
     @property
@@ -143,16 +144,16 @@ class AppService:
             ConfigError: an option that does not exist.
         """
         context = contextvars.copy_context()
-        work = (context.run, self._answer, Path(path), options or Options(), progress)
-        return self._worker.submit(*work).result()
+        given = (Path(path), options or Options(), progress)
+        return self._worker.submit(lambda: context.run(self._answer, *given)).result()
 
     def predict(
         self, path: Path | str, options: Options | None = None, progress: Progress | None = None
     ) -> Prediction:
         """The prediction alone."""
         context = contextvars.copy_context()
-        work = (context.run, self._predict, Path(path), options or Options(), progress)
-        return self._worker.submit(*work).result()
+        given = (Path(path), options or Options(), progress)
+        return self._worker.submit(lambda: context.run(self._predict, *given)).result()
 
     def close(self) -> None:
         """Finish what is being answered, and refuse the rest."""

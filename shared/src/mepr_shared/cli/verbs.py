@@ -37,9 +37,11 @@ def add_group(verbs: Any, name: str, summary: str, metavar: str = "VERB") -> Any
 
 
 def set_option(
-    verb: argparse.ArgumentParser, metavar: str = "KEY=VALUE", summary: str = "settings"
+    verb: argparse.ArgumentParser,
+    metavar: str = "KEY=VALUE",
+    summary: str = "settings laid over the rest",
 ) -> None:
-    """`--set A=1 B=2`, as often as wanted. For verbs without positionals, which it would swallow."""
+    """`--set A=1 B=2`, repeatable; for verbs without positionals, which it would swallow."""
     verb.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar=metavar, help=summary
     )

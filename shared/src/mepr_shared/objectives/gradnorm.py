@@ -55,10 +55,9 @@ class Wallet:
         self.terms = tuple(terms)
         self.budget, self.alpha, self.floor = budget, alpha, floor
         self.learning_rate, self.first_steps = learning_rate, first_steps
-        here = {"device": device, "dtype": torch.float32}
-        self.weights = torch.full((len(terms),), budget / len(terms), **here)
-        self.initial_sum = torch.zeros(len(terms), **here)
-        self.steps_seen = torch.zeros(len(terms), **here)
+        self.weights = torch.full((len(terms),), budget / len(terms), device=device)
+        self.initial_sum = torch.zeros(len(terms), device=device)
+        self.steps_seen = torch.zeros(len(terms), device=device)
 
     @torch.no_grad()
     def update(self, losses: Tensor, norms: Tensor, present: Tensor) -> None:

@@ -150,11 +150,8 @@ class CrossTaskFit:
         teacher = self._teacher_model()
         output = answer_frozen(teacher, batch)
         assert output.emotion_logits is not None and output.trait_scores is not None
-        multi = batch.multi_label[:, None]
-        shift = torch.where(
-            multi,
-            *(self.emotion.prior_shift(kind).to(batch.frames.device) for kind in (True, False)),
-        )
+        several, one = (self.emotion.prior_shift(k).to(batch.frames.device) for k in (True, False))
+        shift = torch.where(batch.multi_label[:, None], several, one)
         emotion = emotion_pseudo_labels(
             output.emotion_logits - shift,
             batch.multi_label,

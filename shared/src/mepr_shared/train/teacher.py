@@ -34,8 +34,8 @@ class Teacher:
         live = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         own = dict(self.model.named_parameters())
         self.names = [name for name, _ in live]
-        self.live = [parameter for _, parameter in live]
-        self.averaged = [own[name] for name in self.names]
+        self.live: list[Tensor] = [parameter for _, parameter in live]
+        self.averaged: list[Tensor] = [own[name] for name in self.names]
         for tensor in self.averaged:
             tensor.data = tensor.data.float()
 
