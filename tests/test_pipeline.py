@@ -15,7 +15,10 @@ from mepr_shared.corpora.index import Corpus, CorpusMeta
 
 ALL = ("stage1", "stage2", "export", "stage3")
 TINY = ("--set", "fit.epochs=1")
-OF_MEDIA = ("audio", "body", "face", "scene")
+# One modality that listens to the words and one that looks; each package's own tests train all
+# stages of the others, `make demo` all five.
+OF_MEDIA = ("face",)
+CHOSEN = ("--modalities", "text,face")
 TEXT = SimpleNamespace(name="text", distribution="mepr-text", inputs=("text",))
 
 
@@ -94,6 +97,15 @@ def test_a_missing_stage_is_said(
     assert "it has no exports in" in capsys.readouterr().err
 
 
+def test_a_modality_that_is_not_installed_is_named(
+    pipeline: ModuleType, tmp_path: Path, demo: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--corpus", *map(str, demo), "--runs", str(tmp_path), "--modalities", "text,fase"]
+    assert pipeline.main(["stage1", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "no installed modality 'fase'" in error and "'face'" in error
+
+
 def test_two_corpora_of_one_name_are_refused(
     pipeline: ModuleType, tmp_path: Path, demo: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,7 +159,7 @@ def finished(
 ) -> SimpleNamespace:
     """All stages over the demo corpora, once."""
     runs = tmp_path_factory.mktemp("runs")
-    options = ("--corpus", *demo, "--runs", runs, *TINY)
+    options = ("--corpus", *demo, "--runs", runs, *TINY, *CHOSEN)
     done = command("python", tool, *ALL, *options)
     return SimpleNamespace(runs=runs, options=options, done=done)
 

@@ -26,7 +26,7 @@ import numpy as np
 from mepr_shared.contract.files import write_json
 from mepr_shared.contract.living import export_folders
 from mepr_shared.corpora.index import Corpus
-from mepr_shared.errors import DataError, MeprError
+from mepr_shared.errors import ConfigError, DataError, MeprError, did_you_mean
 from mepr_shared.labels import TASKS
 from mepr_shared.plugin import Modality, discover
 
@@ -237,7 +237,14 @@ def run(arguments: argparse.Namespace) -> int:
     for entry in found:
         if entry.problem:
             say(f"skip {entry.distribution}: it does not load: {entry.problem}")
-    plans = [plan(entry.modality, corpora) for entry in found if entry.modality]
+    loaded = {entry.modality.name: entry.modality for entry in found if entry.modality}
+    wanted = arguments.modalities.split(",") if arguments.modalities else list(loaded)
+    for name in wanted:
+        if name not in loaded:
+            raise ConfigError(
+                f"no installed modality {name!r}", hint=did_you_mean(name, list(loaded))
+            )
+    plans = [plan(loaded[name], corpora) for name in wanted]
     for line in (line for made in plans for line in made.skipped):
         say(f"skip {line}")
     device = ("--device", arguments.device)
@@ -275,6 +282,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--corpus", type=Path, nargs="+", required=True, metavar="X.parquet")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="RUNS")
+    parser.add_argument(
+        "--modalities",
+        metavar="A,B",
+        help="extract, train and export these only (default: all installed); stage 3 joins all "
+        "exports that are there",
+    )
     parser.add_argument("--profile", default="small", help="small or paper (default: small)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument(

@@ -123,7 +123,7 @@ class PlainTraining:
         with torch.no_grad():
             for kept, live in zip(self.teacher.parameters(), self.model.parameters(), strict=True):
                 kept.mul_(DECAY).add_(live, alpha=1 - DECAY)
-        return float(total)
+        return float(total.detach())
 
     def _losses(
         self, batch: FusionBatch, emotion: Tensor, traits: Tensor, logits: Tensor, scores: Tensor
@@ -148,10 +148,10 @@ class PlainTraining:
         ]
         for number, loss in enumerate(losses):
             if self.initial[number] is None:
-                self.initial[number] = max(float(loss), 1e-6)
+                self.initial[number] = max(loss.item(), 1e-6)
         for wallet, alpha, rate in ((0, 1.0, 0.005), (2, 1.5, 0.01)):
             terms = (wallet, wallet + 1)
-            ratios = [float(losses[i]) / self.initial[i] for i in terms]  # type: ignore[operator]
+            ratios = [losses[i].item() / self.initial[i] for i in terms]  # type: ignore[operator]
             mean_ratio = max(sum(ratios) / 2, 1e-6)
             scaled = [self.weights[i] * norms[i] for i in terms]
             mean = sum(scaled) / 2

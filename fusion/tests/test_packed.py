@@ -9,10 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from mepr_fusion import data as data_module
 from mepr_fusion import packed
+from mepr_fusion.given import DEFAULTS
 from mepr_fusion.inputs import Inputs, choose
 from mepr_fusion.join import Joined, join, multi_label_by_corpus
+from mepr_fusion.settings import FusionSettings
+from mepr_fusion.train import train
+from mepr_shared import config
 from mepr_shared.contract.living import JOINED, collect_garbage
 from mepr_shared.contract.withdraw import withdraw_from_exports
 from mepr_shared.errors import DataError
@@ -163,3 +169,30 @@ def test_subsets_small_tables_and_folders_that_cannot_be_written_leave_nothing(u
     assert tables(union) == []
     (union / "exports" / JOINED).write_text("in the way")  # no folder can be made here
     assert_same(join_anew(union), join_once(union))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_features_that_do_not_fit_are_gathered_and_train_the_same_model(
+    union, tmp_path, monkeypatch, cached
+):
+    monkeypatch.setattr(packed, "SMALLEST_BYTES", 0 if cached else 1 << 40)
+    given = {
+        "ssl": True,
+        "weighting": "gradnorm",
+        "hidden_labels": 0.4,
+        "semi": {"warmup": 0, "positive": 0.3},
+        "model": {"width": 16, "heads": 2, "dropout": 0.0, "modality_dropout": 0.0},
+        "fit": {"epochs": 2, "keep": "last", "optimiser": "sgd", "learning_rate": 0.02},
+    }
+    settings = config.build(FusionSettings, config.read_toml(DEFAULTS), given)
+
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        root = union / "exports"
+        run = train(open_union(union), settings, tmp_path / name, exports_root=root)
+        return load_file(run.weights_path)
+
+    wanted = weights("resident")
+    monkeypatch.setattr(data_module, "fits", lambda size, device: False)
+    found = weights("gathered")
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)

@@ -66,6 +66,12 @@ def test_an_epoch_with_ssl_adds_samples_without_a_label_in_proportion(
         assert drawn[0] != drawn[1]
 
 
+@pytest.mark.parametrize("options", [{"pseudo": "off"}, {"semi": {"weight": 0.0}}])
+def test_without_pseudo_labels_no_sample_is_drawn_in_vain(make_joined, make_task, options):
+    task = make_task(make_joined(120), hidden_labels=0.6, ssl=True, **options)
+    assert sorted(np.concatenate(task.draw(2))) == sorted(task.train_rows)
+
+
 def test_each_loss_is_over_the_samples_with_its_label(make_joined, make_task):
     joined = make_joined()
     task = make_task(joined)

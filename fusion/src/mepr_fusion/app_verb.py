@@ -51,8 +51,9 @@ def run_app(arguments: argparse.Namespace) -> int:
                 block=False,
             )
         except OSError as error:
+            reason = str(error).partition(".")[0]
             raise ConfigError(
-                f"port {arguments.port} cannot be opened: {error}", hint="--port takes another"
+                f"port {arguments.port} cannot be opened: {reason}", hint="--port takes another"
             ) from None
         if arguments.json:
             emit_json({"url": address, "bundle": service.bundle.id})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -17,6 +19,8 @@ from mepr_fusion.published import PublishedModel
 # Values handled at a time where a whole table is read: 128 MB in float64.
 CHUNK_VALUES = 1 << 24
 CHUNK_ROWS = 1 << 14
+# Of the memory that is free, what the features of a table may take.
+DEVICE_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class FusionBatch:
     `features` per modality `[B, width]`, `emotion_predictions [B, M, 7]`,
     `trait_predictions [B, M, 5]`, `present [B, M]`, `emotion [B, 7]`, `traits [B, 5]`,
     `multi_label [B]`, `corpus [B]` int64. With `standardised` the features are as the model's
-    trunk takes them, else as they were exported.
+    trunk takes them, else as they were exported. Features that are not `resident` lie in the
+    host's memory, or in a memory map, and are brought to the device of all else row by row.
     """
 
     features: dict[str, Tensor]
@@ -38,6 +43,7 @@ class FusionBatch:
     multi_label: Tensor
     corpus: Tensor
     standardised: bool = False
+    resident: bool = True
 
     @property
     def inputs(self) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
@@ -48,9 +54,10 @@ class FusionBatch:
         return len(self.present)
 
     def __getitem__(self, rows: Tensor | slice) -> FusionBatch:
-        """Some rows, gathered where the tensors lie."""
+        """Some rows, on the device of all but the features."""
+        device = self.present.device
         return FusionBatch(
-            {name: value[rows] for name, value in self.features.items()},
+            {name: _gather(value, rows, device) for name, value in self.features.items()},
             self.emotion_predictions[rows],
             self.trait_predictions[rows],
             self.present[rows],
@@ -59,15 +66,41 @@ class FusionBatch:
             self.multi_label[rows],
             self.corpus[rows],
             self.standardised,
+            self.resident,
         )
+
+
+def _gather(values: Tensor, rows: Tensor | slice, device: torch.device) -> Tensor:
+    if values.device == device:
+        return values[rows]
+    chosen = values[rows.to(values.device) if isinstance(rows, Tensor) else rows]
+    # From pinned memory the copy runs while the device computes.
+    chosen = chosen.pin_memory() if device.type == "cuda" else chosen
+    return chosen.to(device, non_blocking=True)
+
+
+def fits(size: int, device: str) -> bool:
+    """Whether `size` bytes may stay on a device beside the model and what a step needs."""
+    if torch.device(device).type == "cuda":
+        return size < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # not on every system
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        return size < DEVICE_SHARE * 1024 * int(line.split()[1])
+    return True
 
 
 def resident(joined: Joined, device: str, *, halves: str = "both") -> FusionBatch:
     """All samples as one batch on `device`; on the CPU the memory is that of `joined`.
 
+    Features that do not fit stay where `joined` has them (see `FusionBatch.resident`).
+
     Args:
         halves: which embeddings are features: `both`, `emotion` or `traits`.
     """
+
+    size = sum(values.nbytes for values in joined.features.values())
+    fitting = fits(size, device)
 
     def place(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(device)
@@ -79,7 +112,11 @@ def resident(joined: Joined, device: str, *, halves: str = "both") -> FusionBatc
         stop = emotion_width if halves == "emotion" else emotion_width + trait_width
         columns[name] = slice(start, stop)
     return FusionBatch(
-        {name: place(joined.features[name][:, columns[name]]) for name in joined.modalities},
+        {
+            name: features if not fitting else features.to(device)
+            for name in joined.modalities
+            for features in [torch.from_numpy(joined.features[name][:, columns[name]])]
+        },
         place(joined.emotion_predictions),
         place(joined.trait_predictions),
         place(joined.present),
@@ -87,15 +124,27 @@ def resident(joined: Joined, device: str, *, halves: str = "both") -> FusionBatc
         place(joined.trait_targets),
         place(joined.multi_label),
         place(joined.corpus_of.astype(np.int64)),
+        resident=fitting,
     )
+
+
+def prepared(model: FusionModel, batch: FusionBatch) -> FusionBatch:
+    """The same samples with features as the trunk takes them."""
+    if batch.standardised:
+        return batch
+    features = model.standardise(batch.features, batch.present)
+    return replace(batch, features=features, standardised=True)
 
 
 @torch.no_grad()
 def standardise(model: FusionModel, data: FusionBatch) -> FusionBatch:
     """The same samples with features as the trunk takes them, written over the raw ones.
 
-    Done once for the whole table instead of in every step.
+    Done once for the whole table instead of in every step; not where it does not fit, for a
+    memory map that is written over takes memory.
     """
+    if not data.resident:
+        return data
     for start in range(0, len(data), CHUNK_ROWS):
         part = slice(start, start + CHUNK_ROWS)
         block = {name: values[part] for name, values in data.features.items()}
@@ -115,13 +164,13 @@ def moments(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     zero = torch.zeros(width, dtype=torch.float64, device=values.device)
     count, total = zero.clone(), zero.clone()
     for part in parts:
-        block = values[part].double()
+        block = values[part.to(values.device)].double()
         count += (~block.isnan()).sum(dim=0)
         total += block.nansum(dim=0)
     mean = total / count.clamp_min(1)
     square = zero.clone()
     for part in parts:
-        square += (values[part].double() - mean).square().nansum(dim=0)
+        square += (values[part.to(values.device)].double() - mean).square().nansum(dim=0)
     return mean.float(), (square / count.clamp_min(1)).sqrt().float()
 
 

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from mepr_fusion.answers import answer
 from mepr_fusion.attribution import GROUPS
-from mepr_fusion.clip_attribution import Chain, ClipAttribution, Deletion, attribute, delete
+from mepr_fusion.clip_attribution import ClipAttribution, Deletion, attribute, delete
+from mepr_fusion.clip_chain import Chain
 from mepr_fusion.layers import Standardise
 from mepr_fusion.predict_answers import Answers
 from mepr_fusion.predict_compose import Evidence
 from mepr_fusion.prediction import Prediction, TranscriptAnswer
 from mepr_fusion.sightings import Sighting
 from mepr_shared.labels import EMOTIONS, TRAITS
+from mepr_shared.nn.standardise import StandardisedEncoder
 
 KEY_FRAMES = 3
 # A distance beyond this is marked. In training the mean of squared distances is 1 by construction,
@@ -188,23 +190,32 @@ def explain(
 
 
 def familiarity(chain: Chain) -> dict[str, float]:
-    """Modality -> root mean square of its standardised embedding.
+    """Modality -> how far the clip lies from the training data, in training deviations.
 
-    The features are those that stage 3 reads, each less its training mean and divided by its
-    training deviation: a diagonal Mahalanobis distance over the root of the width. It is 1 on
-    average (in squares) over the training data. Models without statistics give none.
+    The larger of two root mean squares: of its frames, standardised as its stage-1 models do it,
+    and of the embedding that stage 3 reads, standardised as stage 3 does it (a diagonal
+    Mahalanobis distance over the root of the width). Each is 1 on average (in squares) over the
+    training data. Layer norms between the two bound the second, so that it misses what the first
+    sees. Models without statistics give none.
     """
     found = {}
     projectors = getattr(getattr(chain.model, "projector", None), "projectors", {})
-    for name in chain.parts:
+    for name, part in chain.parts.items():
+        frames = chain.frames[name][chain.masks[name]]
+        known = [m for m in part.model.modules() if isinstance(m, StandardisedEncoder)]
+        # Of two models with corpora of their own, the one that is nearer.
+        distances = [min(_spread((frames - m.mean) / m.spread) for m in known)] if known else []
         standardise = getattr(projectors[name], "standardise", None) if name in projectors else None
         if isinstance(standardise, Standardise):
             values = chain.row.features[name][0]
-            given = ~values.isnan()
-            if given.any():
-                scaled = standardise(values)[given].double()
-                found[name] = float(scaled.square().mean().sqrt())
+            distances.append(_spread(standardise(values)[~values.isnan()]))
+        if distances:
+            found[name] = max(distances)
     return found
+
+
+def _spread(values: Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
 
 
 def _outstanding(prediction: Prediction) -> str:

@@ -104,7 +104,7 @@ class FusionSettings:
         hidden_labels: share of the training labels that is set aside: it shows what `ssl` gains,
             and how often its pseudo-labels are right.
         guard: an epoch is not chosen that loses on some corpus what the exports' own predictions
-            had, whatever it gains elsewhere (`task.TOLERANCE`).
+            had, whatever it gains elsewhere (`validation.TOLERANCE`).
         balanced_corpora: every corpus is drawn equally often, whatever its size.
         configurations_tried: how many were compared on validation to arrive at this one; it is
             reported and changes nothing (`search` sets it).

@@ -11,27 +11,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mepr_fusion.answers import only, predict
-from mepr_fusion.baselines import MEAN, unimodal_outputs
-from mepr_fusion.data import FusionBatch
+from mepr_fusion.answers import predict
+from mepr_fusion.data import FusionBatch, prepared
 from mepr_fusion.join import Joined
 from mepr_fusion.layers import drop_modalities
 from mepr_fusion.model import FusionModel
 from mepr_fusion.objective import FusionObjective, PseudoLabels
 from mepr_fusion.settings import FusionSettings
 from mepr_fusion.teaching import Teaching
-from mepr_fusion.validation import floor, labelled, validation_scores
-from mepr_shared.errors import DataError
+from mepr_fusion.validation import answers_of_exports, floor, labelled, validation_scores
+from mepr_shared.errors import DataError, MeprError
 from mepr_shared.labels import EmotionScale
+from mepr_shared.train import distributed
 from mepr_shared.train.hidden import hidden_rows
-from mepr_shared.train.joint import JointObjective
+from mepr_shared.train.joint import JointObjective, uses_pseudo_labels
 
 
 class TrainingBatch(NamedTuple):
-    """Samples, and the teacher's labels for those without one (None without a teacher)."""
+    """Samples, and the teacher's labels for those without one (None without a teacher).
+
+    Where several processes train, `samples` are this one's part of the batch; `whole`, without
+    features, and the pseudo-labels are of the whole batch, over which losses are taken.
+    """
 
     samples: FusionBatch
     pseudo: PseudoLabels | None
+    whole: FusionBatch | None = None
 
 
 class FusionTask:
@@ -71,7 +76,8 @@ class FusionTask:
         self.data, hidden = hide_labels(data, wanted, settings.hidden_labels, fit.seed)
         found = has_label(self.data, model.tasks).cpu().numpy()
         self.train_rows = wanted[found[wanted]]
-        self.unlabelled_rows = wanted[~found[wanted]] if settings.ssl else wanted[:0]
+        teaches = uses_pseudo_labels(settings)
+        self.unlabelled_rows = wanted[~found[wanted]] if teaches else wanted[:0]
         for split in ("train", "val"):
             if not found[joined.select(split=split)].any():
                 raise DataError(
@@ -81,7 +87,7 @@ class FusionTask:
         self.steps_per_epoch = -(-len(self.train_rows) // self.batch_size)
         self.val_rows = labelled(joined, "val")
         start = validation_scores(
-            only(unimodal_outputs(joined, MEAN, self.val_rows), model.tasks),
+            answers_of_exports(joined, self.val_rows, model.tasks),
             joined,
             self.val_rows,
             scales,
@@ -93,7 +99,7 @@ class FusionTask:
             model.tasks,
             settings,
             self.steps_per_epoch,
-            norms=model.shared_gradient_norms,
+            norms=self._norms,
         )
         self.teaching: Teaching | None = None
         if self.joint.semi and self.joint.teacher is not None:
@@ -125,11 +131,18 @@ class FusionTask:
         for start in range(0, len(batches), refresh):
             chunk = batches[start : start + refresh]
             pseudo = teaching.labels(torch.cat(chunk)) if teaching else None
+            if pseudo:  # the teacher's passes with dropout differ between processes
+                distributed.broadcast(pseudo.emotion)
+                distributed.broadcast(pseudo.traits)
             at = 0
             for rows in chunk:
                 part = slice(at, at + len(rows))
                 at += len(rows)
-                yield TrainingBatch(self.data[rows], pseudo[part] if pseudo else None)
+                mine, whole = rows[distributed.own(len(rows))], None
+                if len(mine) < len(rows):
+                    whole = replace(self.data, features={})[rows]
+                samples = prepared(self.fusion, self.data[mine])
+                yield TrainingBatch(samples, pseudo[part] if pseudo else None, whole)
 
     def draw(self, epoch: int) -> list[np.ndarray]:
         """The rows of every batch of an epoch."""
@@ -143,9 +156,9 @@ class FusionTask:
             for start in range(0, len(order), self.batch_size)
         ]
         most = int(self.settings.semi.unlabelled * len(order))
-        if not self.settings.ssl or not most:
-            return batches
         others = generator.permutation(self.unlabelled_rows)[:most]
+        if not len(others):
+            return batches
         spread = np.array_split(others, len(batches))
         return [np.concatenate(pair) for pair in zip(batches, spread, strict=True)]
 
@@ -165,6 +178,13 @@ class FusionTask:
             samples.trait_predictions,
             present,
         )
+        if batch.whole is not None:
+            samples, count = batch.whole, len(batch.whole)
+            output = output._replace(
+                emotion_logits=distributed.gather_rows(output.emotion_logits, count),
+                trait_logits=distributed.gather_rows(output.trait_logits, count),
+                trait_scores=distributed.gather_rows(output.trait_scores, count),
+            )
         terms = self.objective.terms(output, samples, batch.pseudo)
         total, log = self.joint.total(terms)
         return total, {**log, **(batch.pseudo.log if batch.pseudo else {})}
@@ -174,16 +194,36 @@ class FusionTask:
 
         Under `settings.guard` a model that loses on some corpus what its exports' predictions had
         scores below the untrained one; `loss_of_exports` is by how much.
+
+        Raises:
+            MeprError: an answer is not finite.
         """
-        found = validation_scores(
-            predict(self.model, self.data, self.val_rows), self.joined, self.val_rows, self.scales
-        )
+        answers = predict(self.model, self.data, self.val_rows)
+        given = {"emotion": answers.emotion_logits, "traits": answers.trait_scores}
+        for name in self.fusion.tasks:
+            if not np.isfinite(given[name]).all():
+                raise MeprError(
+                    f"the model's {name} answers to the validation samples are not finite",
+                    hint="lower fit.learning_rate, or fit.clip_norm",
+                )
+        found = validation_scores(answers, self.joined, self.val_rows, self.scales)
         if self.floor:
             short = sum(max(0.0, low - found[name]) for name, low in self.floor.items())
             found["loss_of_exports"] = short
             if short > 0:
                 found["score"] = min(found["score"], self.start_score) - short
-        return found
+        # A score that differs in its last digit must not let one process stop and another go on.
+        values = torch.tensor(list(found.values()), dtype=torch.float32)
+        values = distributed.broadcast(values.to(self.data.present.device))
+        return dict(zip(found, values.tolist(), strict=True)) if distributed.size() > 1 else found
+
+    def _norms(self, shared_input: Tensor, cotangents: Tensor, rows: Tensor) -> Tensor:
+        """Gradient norms of the whole batch's terms; see `FusionModel.shared_gradient_norms`."""
+        if distributed.size() > 1:
+            axis, count = 0 if self.fusion.graph is not None else 1, rows.shape[1]
+            shared_input = distributed.gather_rows(shared_input, count, axis)
+            cotangents = distributed.gather_rows(cotangents, count, axis + 1)
+        return self.fusion.shared_gradient_norms(shared_input, cotangents, rows)
 
 
 def has_label(data: FusionBatch, tasks: Sequence[str]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,13 +26,16 @@ from mepr_fusion.task import FusionTask, Visible, visible_labels
 from mepr_fusion.validation import labelled
 from mepr_shared import config
 from mepr_shared.contract.living import LOCK, write_lock
+from mepr_shared.errors import ConfigError
 from mepr_shared.labels import EMOTIONS
 from mepr_shared.metrics import best_thresholds
 from mepr_shared.objectives.emotion import EmotionObjective, balanced_weights, positive_weights
 from mepr_shared.scoring import constants_of
+from mepr_shared.train import distributed
 from mepr_shared.train.checkpoint import load_weights
 from mepr_shared.train.clip_task import build_trait_objective
 from mepr_shared.train.inference import decision_probabilities
+from mepr_shared.train.limits import check_joint, check_limits
 from mepr_shared.train.loop import fit
 from mepr_shared.train.runs import Run
 
@@ -69,39 +73,41 @@ def train(
     Raises:
         MeprError: inputs that do not fit, or a run that cannot be started or continued.
     """
+    check_settings(settings)
     multi_label = multi_label_by_corpus(inputs.corpora)
     shift = prior_shifts(settings, inputs, multi_label)
-    joined = join_once(
-        inputs,
-        exports_root,
-        prior_shift=shift,
-        multi_label=multi_label,
-        min_coverage=min_coverage,
-    )
+    with distributed.first_alone():
+        joined = join_once(
+            inputs,
+            exports_root,
+            prior_shift=shift,
+            multi_label=multi_label,
+            min_coverage=min_coverage,
+        )
     if on_join:
         on_join(joined)
     visible = visible_labels(joined, settings.hidden_labels, settings.fit.seed)
     if settings.emotion_loss.class_weights == "balanced":
         shift = balanced_shifts(joined, visible.emotion)
         joined.prior_shift = np.stack([shift[name] for name in joined.corpora])
-    run = Run.create(
-        run_path,
-        kind=KIND,
-        config={
-            "settings": config.to_dict(settings),
-            "modalities": {name: list(joined.widths[name]) for name in joined.modalities},
-            "prior_shift": {corpus: values.tolist() for corpus, values in shift.items()},
-            "multi_label": multi_label,
-            "corpora": describe_corpora(inputs.corpora),
-            "exports": {
-                f"{modality}:{corpus}": export.export_id
-                for (modality, corpus), export in inputs.exports.items()
-            },
-            "exports_root": str(exports_root.resolve()),
+    description = {
+        "settings": config.to_dict(settings),
+        "modalities": {name: list(joined.widths[name]) for name in joined.modalities},
+        "prior_shift": {corpus: values.tolist() for corpus, values in shift.items()},
+        "multi_label": multi_label,
+        "corpora": describe_corpora(inputs.corpora),
+        "exports": {
+            f"{modality}:{corpus}": export.export_id
+            for (modality, corpus), export in inputs.exports.items()
         },
-        resume=resume,
-    )
-    write_lock(run.path / LOCK, inputs.exports.values())
+        "exports_root": str(exports_root.resolve()),
+    }
+    if distributed.rank() == 0:
+        run = Run.create(run_path, kind=KIND, config=description, resume=resume)
+        write_lock(run.path / LOCK, inputs.exports.values())
+    distributed.wait()
+    if distributed.rank() > 0:
+        run = Run.load(run_path)
     torch.manual_seed(settings.fit.seed)
     model = build_model(run.config).to(device)
     data = resident(joined, device, halves=MODES[settings.mode][0])
@@ -115,7 +121,10 @@ def train(
         build_objective(settings, joined, visible.emotion).to(device),
         settings,
     )
-    result = fit(task, settings.fit, run, start_counts=True, device=device, on_epoch=on_epoch)
+    with distributed.own_run(run) as mine:
+        result = fit(task, settings.fit, mine, start_counts=True, device=device, on_epoch=on_epoch)
+    if distributed.rank() > 0:
+        return run
     run.finish(
         {
             "best_epoch": result.best_epoch,
@@ -132,6 +141,34 @@ def train(
         }
     )
     return run
+
+
+def check_settings(settings: FusionSettings) -> None:
+    """Refuse values that cannot work.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    model = settings.model
+    check_limits(
+        [
+            ("model.heads", model.heads, 1, math.inf),
+            ("model.width", model.width, 2, math.inf),
+            ("model.queries", model.queries, 1, math.inf),
+            ("model.dropout", model.dropout, 0, 1),
+            ("model.modality_dropout", model.modality_dropout, 0, 1),
+            ("model.guide_blend", model.guide_blend, 0, 1),
+            ("semi.refresh", settings.semi.refresh, 1, math.inf),
+            ("fit.batch_size", settings.fit.batch_size, 1, math.inf),
+        ]
+    )
+    divisor = math.lcm(model.heads, 2) if model.kind == "published" else model.heads
+    if model.width % divisor:
+        raise ConfigError(
+            f"model.width = {model.width} is no multiple of {divisor}",
+            hint="the heads share the width",
+        )
+    check_joint(settings)
 
 
 def build_model(run_config: Mapping[str, Any]) -> FusionModel:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mepr_fusion.answers import Outputs
+from mepr_fusion.answers import Outputs, only
+from mepr_fusion.baselines import MEAN, unimodal_outputs
 from mepr_fusion.join import Joined
 from mepr_shared.labels import EmotionScale
 from mepr_shared.metrics import selection_score, trait_scores
@@ -24,6 +25,25 @@ def labelled(joined: Joined, split: str) -> np.ndarray:
     emotion = ~np.isnan(joined.emotion_targets[rows]).any(axis=1)
     traits = ~np.isnan(joined.trait_targets[rows]).all(axis=1)
     return rows[emotion | traits]
+
+
+def answers_of_exports(joined: Joined, rows: np.ndarray, tasks: Sequence[str]) -> Outputs:
+    """The mean of the exports' predictions for `rows` `[n]`, what a model has to beat.
+
+    Where no modality of a sample has one, the mean over the training samples, as the untrained
+    model answers; NaN for other tasks, and where there is no prediction at all.
+    """
+    answers = unimodal_outputs(joined, MEAN, rows)
+    train = unimodal_outputs(joined, MEAN, joined.select(split="train"))
+
+    def filled(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
+        given = ~np.isnan(usual)
+        middle = np.where(given, usual, 0.0).sum(axis=0) / np.maximum(given.sum(axis=0), 1)
+        middle[~given.any(axis=0)] = np.nan
+        return np.where(np.isnan(values), middle, values).astype(np.float32)
+
+    emotion = filled(answers.emotion_logits, train.emotion_logits)
+    return only(Outputs(emotion, filled(answers.trait_scores, train.trait_scores)), tasks)
 
 
 def floor(start: Mapping[str, float], joined: Joined, rows: np.ndarray) -> dict[str, float]:

@@ -20,6 +20,7 @@ from mepr_fusion.report import (
 from mepr_fusion.train import train
 from mepr_shared.cli.modality_verbs import say_epoch
 from mepr_shared.cli.output import emit, emit_json, say
+from mepr_shared.train import distributed
 from mepr_shared.train.predictions import VAL_PREDICTIONS, write_predictions
 from mepr_shared.train.runs import Run
 
@@ -27,6 +28,8 @@ from mepr_shared.train.runs import Run
 def run_train(arguments: argparse.Namespace) -> int:
     """`mepr-fusion train`."""
     settings, _ = given_settings(arguments)
+    device = distributed.start(arguments.device)
+    first = distributed.rank() == 0
     run = train(
         choose(arguments.corpus, arguments.exports, parse_choices(arguments.export)),
         settings,
@@ -34,18 +37,21 @@ def run_train(arguments: argparse.Namespace) -> int:
         exports_root=arguments.exports,
         min_coverage=arguments.min_coverage,
         resume=arguments.resume,
-        device=arguments.device,
-        on_join=_say_coverage,
-        on_epoch=say_epoch,
+        device=device,
+        on_join=_say_coverage if first else None,
+        on_epoch=say_epoch if first else None,
     )
-    evaluation = Evaluation(run, device=arguments.device)
+    distributed.finish()
+    if not first:
+        return 0
+    evaluation = Evaluation(run, device=device)
     write_predictions(run.path / VAL_PREDICTIONS, evaluation.predictions("val"))
     report = write_report(evaluation)
     if arguments.json:
         emit_json({"run": str(run.path), "report": str(report), **run.metrics["val"]})
     else:
         _print_scores(arguments, evaluation, "val")
-    say(f"run: {run.path}  report: {report}")
+    say(f"run: {run.path}  report: {run.path / HTML}")
     return 0
 
 

@@ -58,6 +58,17 @@ def test_empty_text_has_a_status_and_no_frames(extractor, text):
     assert (found.status, found.frames) == ("no_text", None)
 
 
+def test_every_frame_has_its_place_in_the_text(extractor):
+    for text in ("Unbelievable, isn't it?", "word " * 700 + "end"):
+        spans = extractor.token_spans(text)
+        [found] = extractor.extract([ClipInput("a", text)])
+        assert len(spans) == len(found.frames)
+        assert spans[0] == (0, 0) and spans[-1] == (len(text), len(text))
+        joined = "".join(text[start:end] for start, end in spans)
+        assert joined == "".join(text.split())
+    assert extractor.token_spans("") == []
+
+
 def test_a_long_text_is_read_to_its_end(extractor, reference):
     words = " ".join(f"word{i}" for i in range(600))
     (found,) = extractor.extract(clips([words]))

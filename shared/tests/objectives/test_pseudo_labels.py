@@ -8,6 +8,7 @@ from mepr_shared.objectives.emotion import EmotionObjective, calibrated_logits
 from mepr_shared.objectives.pseudo_labels import (
     TraitScale,
     emotion_pseudo_labels,
+    positive_share,
     published_trait_labels,
     spread_over_modalities,
 )
@@ -101,3 +102,18 @@ def test_spread_is_over_the_modalities_that_are_there_and_give_a_score():
     torch.testing.assert_close(spread[2], scores[2, ::2].std(dim=0, correction=0))
     assert (spread[3] == 0).all() and several.tolist() == [True, True, True, False]
     assert spread_over_modalities(scores[:, :0], present[:, :0])[0].shape == (4, 5)
+
+
+def test_rounding_is_no_spread():
+    none, one = torch.zeros(5), torch.ones(5)
+    scale = TraitScale(none, none, one, none, one)
+    scores = torch.full((2, 5), 0.5)
+    found = scale.labels(scores, torch.tensor([[1e-8] * 5, [1e-3] * 5]))
+    same(found, [[0.5] * 5, [NAN] * 5])
+
+
+def test_the_positive_share_is_over_labels_that_are_given():
+    labels = torch.tensor([[1.0, 0.0, NAN], [0.0, NAN, NAN], [1.0, 0.0, NAN]])
+    torch.testing.assert_close(
+        positive_share(labels), torch.tensor([2 / 3, 0.0, NAN]), equal_nan=True
+    )

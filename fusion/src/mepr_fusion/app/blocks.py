@@ -15,7 +15,6 @@ from mepr_fusion.app.style import PAGE
 from mepr_fusion.predict_parts import Progress
 from mepr_shared.errors import MeprError, require
 
-EXTRA = "mepr-fusion[app]"
 AUTOMATIC = "what stands out"
 # Uploads are deleted after this many seconds, and looked after as often.
 KEEP_S = 1800
@@ -33,7 +32,7 @@ def gradio() -> Any:
         MissingDependency: it is not installed.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    return require("gradio", extra=EXTRA)
+    return require("gradio", extra="mepr-fusion[app]")
 
 
 def build_app(service: AppService) -> Any:
@@ -44,7 +43,8 @@ def build_app(service: AppService) -> Any:
         gr.Markdown(
             "# Emotions and apparent traits in a video\n"
             "One person, up to "
-            f"{service.limits.seconds:.0f} s. Nothing leaves this computer; uploads are deleted."
+            f"{service.limits.seconds:.0f} s. Nothing leaves the computer that runs this; uploads "
+            "are deleted."
         )
         with gr.Row():
             with gr.Column(scale=3):
@@ -158,9 +158,7 @@ def _endpoints(gr: Any, service: AppService) -> None:
 
     def predict(path: str, words: str = "") -> dict[str, Any]:
         options = Options(text=words or None)
-        found = _guarded(gr, path, lambda: service.predict(path, options)).to_dict()
-        found["input"]["path"] = found["input"]["name"]
-        return found
+        return download.portable(_guarded(gr, path, lambda: service.predict(path, options)))
 
     def explain(path: str, chosen: str = "", words: str = "") -> dict[str, Any]:
         options = Options(target=chosen or None, text=words or None)

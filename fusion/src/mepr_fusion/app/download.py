@@ -11,13 +11,25 @@ from typing import Any
 from mepr_fusion.app.service import AppResult
 from mepr_fusion.attribution import GROUPS
 from mepr_fusion.predict_output import table_row
+from mepr_fusion.prediction import Prediction
 
 
 def record(result: AppResult) -> dict[str, Any]:
-    """Prediction and explanation as plain JSON values; of the path only the name."""
-    prediction = result.prediction.to_dict()
-    prediction["input"]["path"] = result.prediction.input.name
-    return {"prediction": prediction, "explanation": result.explanation.to_dict()}
+    """Prediction and explanation as plain JSON values."""
+    return {
+        "prediction": portable(result.prediction),
+        "explanation": result.explanation.to_dict(),
+    }
+
+
+def portable(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as plain JSON values, without the place of an upload.
+
+    (Gradio's client would also try to fetch whatever has a `path`.)
+    """
+    found = prediction.to_dict()
+    del found["input"]["path"]
+    return found
 
 
 def table(result: AppResult) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mepr_fusion.app.sound import Envelope
 from mepr_fusion.prediction import EmotionAnswer, TraitScore, WindowAnswer
+from mepr_shared.errors import require
 from mepr_shared.labels import EMOTIONS, TRAITS
 
 _UP, _DOWN = (178, 24, 43), (33, 102, 172)
@@ -22,10 +23,10 @@ def words_of(name: str) -> str:
     return name.replace("_", " ")
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 3) -> str:
     """`+0.012`, with a true minus sign."""
-    text = f"{value:+.3f}"
-    return "0.000" if float(text) == 0 else text.replace("-", "\u2212")
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\u2212")
 
 
 def colour(value: float, most: float) -> tuple[str, bool]:
@@ -138,10 +139,9 @@ def timeline(windows: Sequence[WindowAnswer]) -> str:
 
 def picture_url(picture: np.ndarray) -> str:
     """RGB uint8 `[h, w, 3]` as the address of a JPEG."""
-    from PIL import Image
-
+    image = require("PIL.Image", extra="mepr-fusion[app]")
     with io.BytesIO() as file:
-        Image.fromarray(np.ascontiguousarray(picture)).save(file, "JPEG", quality=85)
+        image.fromarray(np.ascontiguousarray(picture)).save(file, "JPEG", quality=85)
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -21,7 +21,7 @@ STYLE = f"""
 .mepr .lead {{ font-size: 1.1rem; }}
 .mepr .note, .mepr figcaption {{ color: var(--soft); font-size: .83rem; }}
 .mepr p.note {{ margin: .6rem 0 0; }} .mepr .scroll + .scroll {{ margin-top: .8rem; }}
-.mepr .nowrap {{ white-space: nowrap; }}
+.mepr .panels .scroll {{ margin: 0; }}
 .mepr .warn {{ background: var(--mark-card); border-left: 4px solid var(--mark); margin: .6rem 0;
   padding: .55rem .8rem; border-radius: 0 6px 6px 0; }}
 .mepr .rows {{ display: grid; grid-template-columns: max-content minmax(0, 1fr) max-content;
@@ -78,6 +78,8 @@ STYLE = f"""
 .mepr .up {{ color: var(--up); }} .mepr .down {{ color: var(--down); }}
 .mepr .broad {{ min-width: 38rem; }}
 .mepr svg {{ display: block; width: 100%; height: auto; }}
+.mepr p + .scroll {{ margin-top: .9rem; }}
+.mepr .words {{ margin-top: .5rem; }}
 .mepr .words span {{ border-radius: 3px; padding: .05rem .16rem; color: #15181c;
   display: inline-block; margin: .06rem 0; }}
 .mepr .words span.strong {{ color: #fff; }}
@@ -94,7 +96,7 @@ STYLE = f"""
 # Of the app around the results.
 PAGE = """
 footer { display: none !important; }
-#results { padding: 0 !important; overflow: visible; }
+#results, #results .html-container { padding: 0 !important; overflow: visible; }
 .gradio-container { max-width: 74rem !important; margin: 0 auto !important; }
 """
 # For the report alone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -165,7 +166,8 @@ class Export:
             self.manifest.withdrawals
         ):
             return warnings
-        found = dict(zip(self.text("sample_id"), self.text("split"), strict=True))
+        keys = cast(list[str], self.text("sample_id"))
+        found = dict(zip(keys, self.text("split"), strict=True))
         if found.keys().isdisjoint(corpus.sample_ids):
             raise ContractError(f"{self.path} and corpus {corpus.name!r} have no sample in common")
         for finding in coverage_findings(found, corpus, self.path):

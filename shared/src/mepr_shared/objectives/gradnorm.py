@@ -68,8 +68,8 @@ class Wallet:
             norms: `[K]` norms of the unweighted gradients on the shared weight.
             present: `[K]` bool, the term has samples in this batch.
         """
-        # A loss that is not finite belongs to a bad batch, which the optimiser skips as well.
-        present = present & losses.isfinite()
+        # What is not finite belongs to a bad batch, which the optimiser skips as well.
+        present = present & losses.isfinite() & norms.isfinite()
         first = present & (self.steps_seen < self.first_steps)
         self.initial_sum += torch.where(first, losses, 0.0)
         self.steps_seen += first
@@ -124,7 +124,8 @@ def gradient_norms(shared_input: Tensor, cotangents: Tensor, rows: Tensor) -> Te
     Args:
         shared_input: `[B, ..., I]`.
         cotangents: `[K, B, ..., H]`, gradient of a loss at `shared` in which term k is alone
-            on its rows.
+            on its rows; or `[T, B, ..., H]` where term k has cotangent `k % T`, so that the terms
+            of one task share its products.
         rows: `[K, B]` bool, the rows of each term.
 
     Returns:
@@ -132,10 +133,17 @@ def gradient_norms(shared_input: Tensor, cotangents: Tensor, rows: Tensor) -> Te
     """
     terms, samples = rows.shape
     inputs = shared_input.detach().reshape(-1, shared_input.shape[-1]).float()
-    chosen = cotangents.float() * rows.view(terms, samples, *[1] * (cotangents.ndim - 2))
-    flat = chosen.reshape(terms, len(inputs), -1)
+    tasks, repeats = len(cotangents), terms // len(cotangents)
     if len(inputs) <= inputs.shape[1]:
-        # ||X^T C||^2 = sum(X X^T * C C^T): smaller products for few rows.
+        # ||X^T C||^2 = sum(X X^T * C C^T): smaller products for few rows. A term's rows are
+        # chosen from the sums per pair of samples; a NaN of another term must not come in.
+        flat = cotangents.float().reshape(tasks, len(inputs), -1)
         gram = (flat @ flat.transpose(1, 2)) * (inputs @ inputs.T)
-        return gram.sum(dim=(1, 2)).clamp_min(0).sqrt()
+        each = len(inputs) // samples
+        pairs = gram.view(tasks, samples, each, samples, each).sum(dim=(2, 4))
+        both = (rows[:, :, None] & rows[:, None, :]).view(repeats, tasks, samples, samples)
+        return torch.where(both, pairs, 0.0).sum(dim=(2, 3)).clamp_min(0).sqrt().view(terms)
+    chosen = cotangents.float().repeat(repeats, *[1] * (cotangents.ndim - 1))
+    chosen = chosen * rows.view(terms, samples, *[1] * (cotangents.ndim - 2))
+    flat = chosen.reshape(terms, len(inputs), -1)
     return torch.linalg.vector_norm(flat.transpose(1, 2) @ inputs, dim=(1, 2))

@@ -10,6 +10,9 @@ from torch import Tensor
 # The published rule for traits: beyond these scores a pseudo-label is 1 or 0.
 PUBLISHED_HIGH, PUBLISHED_LOW = 0.6, 0.4
 
+# Scores, in [0, 1], that differ by less are the same.
+ROUNDING = 1e-6
+
 
 def emotion_pseudo_labels(
     logits: Tensor, multi_label: Tensor, *, positive: float = 0.6, negative: float = 0.1
@@ -32,6 +35,15 @@ def emotion_pseudo_labels(
     top = softmax.amax(dim=1, keepdim=True)
     one_hot = torch.where(top > positive, (softmax == top).to(logits.dtype), unknown)
     return torch.where(multi_label[:, None], by_class, one_hot)
+
+
+def positive_share(labels: Tensor) -> Tensor:
+    """Share `[7]` of positive labels among those that are given, `[B, 7]` with NaN for none.
+
+    Of pseudo-labels it is to be read beside that of real labels: a teacher that names one class
+    ever more often goes astray. NaN for a class without any label.
+    """
+    return labels.nanmean(dim=0)
 
 
 def published_trait_labels(scores: Tensor) -> Tensor:
@@ -70,7 +82,8 @@ class TraitScale:
         """
         stretch = self.label_std / self.teacher_std.clamp_min(1e-6)
         rescaled = ((scores - self.teacher_mean) * stretch + self.label_mean).clamp(0, 1)
-        return torch.where(spread <= self.limit, rescaled, torch.nan)
+        # Passes that are alike differ by rounding: that is no spread.
+        return torch.where(spread <= self.limit + ROUNDING, rescaled, torch.nan)
 
 
 def spread_over_modalities(predictions: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mepr_shared.errors import DataError
-from mepr_shared.labels import TASKS, TRAITS, EmotionScale
+from mepr_shared.labels import EMOTIONS, TASKS, TRAITS, EmotionScale
 from mepr_shared.nn.cross_task import CrossTaskModel
 from mepr_shared.objectives.pseudo_labels import (
     TraitScale,
     emotion_pseudo_labels,
+    positive_share,
     published_trait_labels,
 )
 from mepr_shared.train.clip_task import Objectives, validation_scores
@@ -30,7 +31,7 @@ from mepr_shared.train.clips import (
 from mepr_shared.train.frozen import answer_frozen, frozen_outputs
 from mepr_shared.train.hidden import hidden_rows
 from mepr_shared.train.inference import ClipOutputs, collect
-from mepr_shared.train.joint import SEMI, JointObjective, Term
+from mepr_shared.train.joint import SEMI, JointObjective, Term, uses_pseudo_labels
 from mepr_shared.train.moments import Moments
 from mepr_shared.train.settings import Stage2Settings
 
@@ -72,7 +73,7 @@ class CrossTaskFit:
         has_label |= ~np.isnan(self.train_clips.trait_targets).all(axis=1)
         self.labelled, self.unlabelled = np.flatnonzero(has_label), np.flatnonzero(~has_label)
         most = int(settings.semi.unlabelled * len(self.labelled))
-        self.others = min(most, len(self.unlabelled)) if settings.ssl else 0
+        self.others = min(most, len(self.unlabelled)) if uses_pseudo_labels(settings) else 0
         self.rows = np.arange(len(self.train_clips))
         in_epoch = self.train_clips.subset(self._draw(epoch=0))
         self.steps_per_epoch = steps_per_epoch(in_epoch, self.batch_size)
@@ -83,6 +84,8 @@ class CrossTaskFit:
         with_traits = ~np.isnan(self.train_clips.trait_targets).all(axis=1)
         self.trait_clips = self.train_clips.subset(np.flatnonzero(with_traits))
         self.scale: TraitScale | None = None
+        visible = torch.from_numpy(self.train_clips.emotion_targets)
+        self.labelled_share = positive_share(visible).to(device)
         self.teaches = False
 
     def batches(self, epoch: int) -> Iterable[ClipBatch]:
@@ -182,6 +185,8 @@ class CrossTaskFit:
                 "pseudo/trait_rate": confident.float().mean(),
                 "pseudo/emotion_agreement": (emotion[free] == truth)[known].float().mean(),
                 "pseudo/trait_error": error.nanmean(),
+                **_by_class("positive", positive_share(emotion[free])),
+                **_by_class("labelled", self.labelled_share),
             },
         )
 
@@ -217,6 +222,11 @@ class CrossTaskFit:
         finally:
             teacher.eval()
         return torch.stack(passes).std(dim=0, correction=0)
+
+
+def _by_class(name: str, shares: Tensor) -> dict[str, Tensor]:
+    """Entries of the log for shares `[7]` by emotion."""
+    return {f"pseudo/{name}_{emotion}": shares[i] for i, emotion in enumerate(EMOTIONS)}
 
 
 def hide_labels(train: ClipSet, settings: Stage2Settings) -> tuple[ClipSet, dict[str, np.ndarray]]:

@@ -19,7 +19,7 @@ from mepr_shared.train.teacher import Teacher
 
 SEMI = "_semi"
 
-# (shared_input [B, ..., I], cotangents [K, B, ..., H], rows [K, B]) -> norms [K]
+# (shared_input [B, ..., I], cotangents [tasks, B, ..., H], rows [K, B]) -> norms [K]
 GradientNorms = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -40,6 +40,11 @@ class JointSettings(Protocol):
     def pseudo(self) -> Pseudo: ...
     @property
     def semi(self) -> SemiSettings: ...
+
+
+def uses_pseudo_labels(settings: JointSettings) -> bool:
+    """Whether samples without a label can add anything to the loss."""
+    return settings.ssl and settings.pseudo != "off" and settings.semi.weight > 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class JointObjective:
         self.tasks = tuple(tasks)
         self.settings = settings
         self.norms = norms
-        self.semi = settings.ssl and settings.pseudo != "off" and settings.semi.weight > 0
+        self.semi = uses_pseudo_labels(settings)
         self.terms = [*tasks, *(task + SEMI for task in tasks if self.semi)]
         self.teacher: Teacher | None = None
         if settings.ssl:
@@ -85,7 +90,6 @@ class JointObjective:
         self._shared_input: Tensor | None = None
         self._cotangents: dict[str, Tensor] = {}
         self._batch: dict[str, Term] = {}
-        self.last_norms = torch.full((len(self.terms),), torch.nan, device=device)
 
     @property
     def weights(self) -> Tensor:
@@ -134,12 +138,10 @@ class JointObjective:
         if not (self.wallets and self._cotangents and self._shared_input is not None):
             return {}
         weights = self.weights.clone()
-        cotangents, rows = [], []
-        for name in self.terms:
-            cotangents.append(self._cotangents[name.removesuffix(SEMI)])
-            rows.append(self._batch[name].rows)
-        present = torch.stack(rows)
-        weighted = self.norms(self._shared_input, torch.stack(cotangents), present)
+        # The terms are all supervised ones, then all semi-supervised ones, in the same order.
+        cotangents = torch.stack([self._cotangents[task] for task in self.tasks])
+        present = torch.stack([self._batch[name].rows for name in self.terms])
+        weighted = self.norms(self._shared_input, cotangents, present)
         norms = weighted / weights
         there = present.any(dim=1)
         losses = torch.stack([self._batch[name].loss.detach().float() for name in self.terms])
@@ -196,7 +198,7 @@ def _wallets(settings: JointSettings, tasks: Sequence[str], device: torch.device
             **common,  # type: ignore[arg-type]
         )
     ]
-    if settings.ssl and settings.pseudo != "off" and settings.semi.weight > 0:
+    if uses_pseudo_labels(settings):
         wallets.append(
             Wallet(
                 [task + SEMI for task in tasks],
@@ -210,7 +212,7 @@ def _wallets(settings: JointSettings, tasks: Sequence[str], device: torch.device
 
 
 def _fixed_weights(settings: JointSettings, terms: Sequence[str], device: torch.device) -> Tensor:
-    """`[K]` weights that do not change: 1, or those given; a semi-supervised term's times lambda."""
+    """`[K]` weights that stay: 1, or those given; a semi-supervised term's times lambda."""
     given = {"emotion": 1.0, "traits": 1.0}
     if settings.weighting == "fixed":
         given = {"emotion": settings.emotion_weight, "traits": settings.trait_weight}

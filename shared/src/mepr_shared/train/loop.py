@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mepr_shared.errors import ConfigError, MeprError
+from mepr_shared.train import distributed
 from mepr_shared.train.average import WeightAverage
 from mepr_shared.train.checkpoint import load_trainer, load_weights, save_trainer, save_weights
 from mepr_shared.train.joint import JointObjective
@@ -122,7 +123,9 @@ def fit(
         if not last and _exhausted(history, settings.patience):
             break
         started = time.perf_counter()
-        torch.manual_seed(settings.seed * 100_003 + epoch)
+        torch.manual_seed(
+            settings.seed * 100_003 + epoch + distributed.SEED_STEP * distributed.rank()
+        )
         steps = _train_epoch(
             task, epoch, optimiser, scheduler, average, settings, device, precision
         )
@@ -205,6 +208,7 @@ def _train_epoch(
         ):
             loss, terms = task.loss(batch)
         loss.backward()
+        distributed.sum_gradients(parameters)
         if task.joint:
             terms |= task.joint.after_backward()
         norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm or math.inf)

@@ -34,6 +34,7 @@ from mepr_shared.train.cross_task_fit import CrossTaskFit, hide_labels
 from mepr_shared.train.evaluate_run import evaluate_outputs, predictions
 from mepr_shared.train.frozen import frozen_clips
 from mepr_shared.train.inference import ClipOutputs, answer_frames
+from mepr_shared.train.limits import check_joint
 from mepr_shared.train.loop import fit
 from mepr_shared.train.models import build_cross_task, build_unimodal, load_model
 from mepr_shared.train.predictions import (
@@ -152,9 +153,11 @@ def train_stage2(
     """Train the cross-task block over two frozen stage-1 models on the union of corpora.
 
     Raises:
-        ConfigError: the runs are not an emotion and a traits run over these features.
+        ConfigError: the runs are not an emotion and a traits run over these features, or a
+            setting is out of its limits.
         DataError: a task has no usable labelled clips in the training or validation split.
     """
+    check_joint(settings)
     _check_stage1(emotion_run, "emotion", stores)
     _check_stage1(traits_run, "traits", stores)
     # The clips whose labels are hidden are drawn from all, so that they are the same without `ssl`.
@@ -211,7 +214,9 @@ def _fit_and_finish(
             model, answer, train, val, scales, objectives, settings.fit, device, varied
         )
     result = fit(trainable, settings.fit, run, device=device, on_epoch=on_epoch)
-    constants = constants_of(train.emotion_targets, train.trait_targets)
+    # Of the labels that training sees: without those that `hidden_labels` sets aside.
+    seen = trainable.train_clips if isinstance(trainable, CrossTaskFit) else train
+    constants = constants_of(seen.emotion_targets, seen.trait_targets)
     metrics = {
         "best_epoch": result.best_epoch,
         "epochs": result.history[-1]["epoch"],
