@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from mepr_fusion import predictor as predictor_module
-from mepr_fusion.bundle_sources import find_sources
-from mepr_fusion.bundle_write import write_bundle
+from mepr_fusion.bundle.sources import find_sources
+from mepr_fusion.bundle.write import write_bundle
 from mepr_fusion.inputs import choose
-from mepr_fusion.predict_input import Limits
+from mepr_fusion.predict import predictor as predictor_module
+from mepr_fusion.predict.media_input import Limits
 from mepr_fusion.settings import FusionSettings
 from mepr_fusion.train import train
 from mepr_shared import config

@@ -90,8 +90,8 @@ def stages(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def predictor(stages: Path) -> Any:
     from mepr_fusion import Predictor
-    from mepr_fusion.bundle_sources import find_sources
-    from mepr_fusion.bundle_write import write_bundle
+    from mepr_fusion.bundle.sources import find_sources
+    from mepr_fusion.bundle.write import write_bundle
     from mepr_shared.train.runs import Run
 
     run = Run.load(stages / "stage3")

@@ -115,7 +115,9 @@ class PlainTraining:
         emotion, traits = self.model(batch, present)
         losses = self._losses(batch, emotion, traits, logits, scores)
         self._gradnorm(losses)
-        total = sum(w * loss for w, loss in zip(self.weights, losses, strict=True))
+        total = torch.zeros(())
+        for weight, loss in zip(self.weights, losses, strict=True):
+            total = total + weight * loss
         self.optimiser.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from mepr_fusion.bundle_sources import find_sources
-from mepr_fusion.bundle_write import write_bundle
+from mepr_fusion.bundle.sources import find_sources
+from mepr_fusion.bundle.write import write_bundle
 from mepr_fusion.data import fit_statistics, resident, standardise
 from mepr_fusion.evaluate import Evaluation
 from mepr_fusion.inputs import choose

@@ -12,12 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mepr_fusion.work
-from mepr_fusion.ablate import COMPONENTS, FULL, parse_components, parse_modalities, variants
-from mepr_fusion.ablate_table import Scored, difference, holm, mean_and_spread, two_sided
+import mepr_fusion.studies.work
 from mepr_fusion.cli import main
-from mepr_fusion.jobs import Job, Source, run_jobs
 from mepr_fusion.settings import ComponentSettings, FusionSettings
+from mepr_fusion.studies.ablate import (
+    COMPONENTS,
+    FULL,
+    parse_components,
+    parse_modalities,
+    variants,
+)
+from mepr_fusion.studies.ablate_table import Scored, difference, holm, mean_and_spread, two_sided
+from mepr_fusion.studies.jobs import Job, Source, run_jobs
 from mepr_shared.additive import trait_statistics
 from mepr_shared.errors import ConfigError
 from mepr_shared.intervals import Resampling
@@ -165,7 +171,7 @@ def test_differences_are_those_of_a_direct_comparison(union, ablation, tmp_path,
 
 
 def test_an_interrupted_ablation_ends_with_the_same_table(union, ablation, tmp_path, monkeypatch):
-    real, calls = mepr_fusion.work.train, []
+    real, calls = mepr_fusion.studies.work.train, []
 
     def interrupted(*arguments, **options):
         calls.append(arguments)
@@ -178,7 +184,7 @@ def test_an_interrupted_ablation_ends_with_the_same_table(union, ablation, tmp_p
 
     target = tmp_path / "a"
     with monkeypatch.context() as patched:
-        patched.setattr(mepr_fusion.work, "train", interrupted)
+        patched.setattr(mepr_fusion.studies.work, "train", interrupted)
         assert ablate(union, target) == 130
     finished = sorted(path.parent for path in target.glob("runs/*/*/metrics.json"))
     assert len(finished) == 2 and not (target / "ablation.md").exists()
@@ -203,7 +209,7 @@ def test_another_question_is_not_put_into_the_same_folder(union, ablation, capsy
 
 
 def test_a_variant_that_fails_is_named_and_ends_nothing(union, tmp_path, monkeypatch, capsys):
-    real = mepr_fusion.work.train
+    real = mepr_fusion.studies.work.train
 
     def fails(inputs, settings, *arguments, **options):
         if not settings.components.cross_attention:
@@ -211,7 +217,7 @@ def test_a_variant_that_fails_is_named_and_ends_nothing(union, tmp_path, monkeyp
         return real(inputs, settings, *arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(mepr_fusion.work, "train", fails)
+        patched.setattr(mepr_fusion.studies.work, "train", fails)
         assert ablate(union, tmp_path / "a", "--seeds", "1", "--set", "fit.epochs=1") == 1
     assert "FAILED: RuntimeError: no memory" in capsys.readouterr().err
     found = records(tmp_path / "a")

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mepr_fusion.analyze import calibrate
-from mepr_fusion.attribution import Baseline
+from mepr_fusion.analyze.attribution import Baseline
+from mepr_fusion.analyze.guide_map import cosine, guide_vectors
+from mepr_fusion.analyze.pseudo_answers import lacks_a_label, pseudo_labels
+from mepr_fusion.analyze.relation_analysis import shown_probabilities
+from mepr_fusion.analyze.run import calibrate
 from mepr_fusion.cli import main
 from mepr_fusion.evaluate import Evaluation
-from mepr_fusion.guide_map import cosine, guide_vectors
 from mepr_fusion.inputs import choose
-from mepr_fusion.pseudo_answers import lacks_a_label, pseudo_labels
-from mepr_fusion.relation_analysis import shown_probabilities
 from mepr_fusion.settings import FusionModelSettings, FusionSettings
 from mepr_fusion.train import train
 from mepr_shared.cli.main import main as mepr

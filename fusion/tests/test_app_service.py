@@ -17,12 +17,12 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
-from mepr_fusion import predictor as predictor_module
 from mepr_fusion.app.panels import page, report
 from mepr_fusion.app.service import AppService, Options
 from mepr_fusion.app.sound import envelope
 from mepr_fusion.cli import main
-from mepr_fusion.predict_input import Limits
+from mepr_fusion.predict import predictor as predictor_module
+from mepr_fusion.predict.media_input import Limits
 from mepr_shared.errors import ConfigError, DataError
 from mepr_shared.labels import EMOTIONS, TRAITS
 from mepr_shared.testing.toy_stages import sound

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mepr_fusion.attribution import (
+from mepr_fusion.analyze.attribution import (
     Baseline,
     Target,
     deletion_test,

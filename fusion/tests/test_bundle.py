@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mepr_fusion.bundle import open_bundle, seal_of
-from mepr_fusion.bundle_sources import find_sources
-from mepr_fusion.bundle_write import write_bundle
+from mepr_fusion.bundle.format import open_bundle, seal_of
+from mepr_fusion.bundle.sources import find_sources
+from mepr_fusion.bundle.write import write_bundle
 from mepr_fusion.cli import main
-from mepr_fusion.trait_intervals import conformal_half_width
+from mepr_fusion.predict.trait_intervals import conformal_half_width
 from mepr_shared.errors import ContractError
 from mepr_shared.testing.toy_stages import toy_run
 
@@ -127,7 +127,7 @@ def test_nothing_is_half_written(toys, tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     sources = find_sources(toys.stage3, roots=[toys.folder])
-    monkeypatch.setattr("mepr_fusion.bundle_write.write_json", full)
+    monkeypatch.setattr("mepr_fusion.bundle.write.write_json", full)
     with pytest.raises(ContractError, match="cannot write .*No space left"):
         write_bundle(toys.stage3, sources, tmp_path / "bundle")
     assert not list(tmp_path.iterdir())

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from mepr_fusion import baseline_store
-from mepr_fusion.baseline_store import as_seen, fit_key, linear_model_of
-from mepr_fusion.embedding_baselines import (
+from mepr_fusion.join import Joined
+from mepr_fusion.report import baseline_store
+from mepr_fusion.report.baseline_store import as_seen, fit_key, linear_model_of
+from mepr_fusion.report.embedding_baselines import (
     ITERATIONS,
     PENALTIES,
     LinearModel,
@@ -20,7 +21,6 @@ from mepr_fusion.embedding_baselines import (
     fit_linear_model,
     ridge,
 )
-from mepr_fusion.join import Joined
 from mepr_shared.metrics import single_label_scores, trait_scores
 from mepr_shared.train.runs import Run
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mepr_fusion.cli import main
-from mepr_fusion.explain import blocks, explanation, objective, parse_widths, read_settings
 from mepr_fusion.inputs import choose
 from mepr_fusion.settings import ComponentSettings, FusionModelSettings, FusionSettings
+from mepr_fusion.studies.explain import blocks, explanation, objective, parse_widths, read_settings
 from mepr_fusion.train import build_model, train
 from mepr_shared import config
 from mepr_shared.train.settings import FitSettings

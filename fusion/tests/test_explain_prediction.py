@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from mepr_fusion import predictor as predictor_module
-from mepr_fusion.calibrate import comparable
-from mepr_fusion.clip_attribution import attribute, delete
-from mepr_fusion.clip_chain import Chain, column_of, comparable_tensor
-from mepr_fusion.explain_prediction import (
+from mepr_fusion.app.clip_attribution import attribute, delete
+from mepr_fusion.app.clip_chain import Chain, column_of, comparable_tensor
+from mepr_fusion.app.explanation import (
     FAR,
     _by_word,
     _crop,
     explain,
     familiarity,
 )
-from mepr_fusion.predictor import Predictor
-from mepr_fusion.sightings import Sighting
+from mepr_fusion.calibrate import comparable
+from mepr_fusion.predict import predictor as predictor_module
+from mepr_fusion.predict.predictor import Predictor
+from mepr_fusion.predict.sightings import Sighting
 from mepr_shared.contract.schema import EmotionOutput
 from mepr_shared.errors import ConfigError
 from mepr_shared.labels import EMOTIONS, TRAITS

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mepr_fusion.work
+import mepr_fusion.studies.work
 from mepr_fusion.cli import main
 from mepr_fusion.data import resident
 from mepr_fusion.evaluate import Evaluation
 from mepr_fusion.inputs import choose
-from mepr_fusion.jobs import Source
 from mepr_fusion.join import join
-from mepr_fusion.matrix import TO_ONE, TO_SEVERAL, transfer
+from mepr_fusion.studies.jobs import Source
+from mepr_fusion.studies.matrix import TO_ONE, TO_SEVERAL, transfer
 from mepr_shared.contract import Export, ExportInfo, ExportWriter
 from mepr_shared.corpora.index import Corpus
 from mepr_shared.errors import ContractError
@@ -174,7 +174,7 @@ def test_a_corpus_of_the_same_kind_is_answered_as_at_home(strangers, target, tmp
 def test_it_goes_on_after_an_interruption_with_the_same_matrix(
     strangers, target, tmp_path, monkeypatch
 ):
-    real, calls = mepr_fusion.work.train, []
+    real, calls = mepr_fusion.studies.work.train, []
 
     def interrupted(*arguments, **options):
         calls.append(arguments)
@@ -183,7 +183,7 @@ def test_it_goes_on_after_an_interruption_with_the_same_matrix(
         return real(*arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(mepr_fusion.work, "train", interrupted)
+        patched.setattr(mepr_fusion.studies.work, "train", interrupted)
         assert matrix(strangers, tmp_path / "m") == 130
     assert matrix(strangers, tmp_path / "m", "--resume") == 0
     for name in ("matrix.json", "matrix.md"):
@@ -191,14 +191,14 @@ def test_it_goes_on_after_an_interruption_with_the_same_matrix(
 
 
 def test_a_training_that_fails_is_named(strangers, tmp_path, monkeypatch):
-    real = mepr_fusion.work.train
+    real = mepr_fusion.studies.work.train
 
     def fails(inputs, *arguments, **options):
         if inputs.corpora[0].name != "calls":
             raise RuntimeError("no memory")
         return real(inputs, *arguments, **options)
 
-    monkeypatch.setattr(mepr_fusion.work, "train", fails)
+    monkeypatch.setattr(mepr_fusion.studies.work, "train", fails)
     assert matrix(strangers, tmp_path / "m", "--set", "fit.epochs=1") == 1
     found = json.loads((tmp_path / "m" / "matrix.json").read_text())["cells"]
     for entry in found:

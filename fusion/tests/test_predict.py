@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import mepr_fusion
-from mepr_fusion import predictor as predictor_module
-from mepr_fusion.bundle_sources import find_sources
-from mepr_fusion.bundle_write import write_bundle
+from mepr_fusion.bundle.sources import find_sources
+from mepr_fusion.bundle.write import write_bundle
 from mepr_fusion.cli import main
 from mepr_fusion.evaluate import Evaluation
 from mepr_fusion.inputs import choose
-from mepr_fusion.predictor import Predictor
+from mepr_fusion.predict import predictor as predictor_module
+from mepr_fusion.predict.predictor import Predictor
 from mepr_fusion.settings import FusionSettings
 from mepr_fusion.train import train
 from mepr_shared import config

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mepr_fusion.layers import drop_modalities
-from mepr_fusion.published import MODALITIES, PublishedModel, build_published
+from mepr_fusion.published.model import MODALITIES, PublishedModel, build_published
 from mepr_shared.errors import ConfigError
 
 WIDTHS = {"body": 2048, "face": 1024, "scene": 1536, "audio": 512, "text": 512}

@@ -15,7 +15,7 @@ import torch
 
 import mepr_fusion
 from mepr_fusion.cli import main
-from mepr_fusion.published import PublishedModel
+from mepr_fusion.published.model import PublishedModel
 from mepr_fusion.settings import FusionSettings
 from mepr_fusion.train import build_model
 from mepr_shared import config

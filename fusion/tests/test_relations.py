@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mepr_fusion.rectified import possible_range, rectified_relations
-from mepr_fusion.relations import (
+from mepr_fusion.analyze.rectified import possible_range, rectified_relations
+from mepr_fusion.analyze.relations import (
     correlation_influence,
     correlations_from,
     disagreements,

@@ -7,7 +7,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from mepr_fusion.reliability import (
+from mepr_fusion.analyze.reliability import (
     ece_if_calibrated,
     emotion_reliability,
     expected_calibration_error,

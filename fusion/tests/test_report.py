@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mepr_fusion import baseline_store
 from mepr_fusion.cli import main
-from mepr_fusion.report_figures import draw_calibration, draw_steps
-from mepr_fusion.report_words import compared, verdict
-from mepr_fusion.reproduce import changed_settings, reproduce_command
+from mepr_fusion.report import baseline_store
+from mepr_fusion.report.figures import draw_calibration, draw_steps
+from mepr_fusion.report.reproduce import changed_settings, reproduce_command
+from mepr_fusion.report.words import compared, verdict
 from mepr_shared.contract import EmotionOutput, ExportInfo, ExportWriter
 from mepr_shared.contract.schema import EncoderRef, ModelInfo
 from mepr_shared.corpora.index import Corpus, CorpusMeta

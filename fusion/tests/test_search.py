@@ -11,8 +11,8 @@ import pytest
 from mepr_fusion.cli import main
 from mepr_fusion.given import DEFAULTS
 from mepr_fusion.inputs import choose
-from mepr_fusion.search_verb import DEFAULT_SPACE
 from mepr_fusion.settings import FusionSettings
+from mepr_fusion.studies.search_verb import DEFAULT_SPACE
 from mepr_fusion.train import train
 from mepr_shared import config
 from mepr_shared.train.runs import Run

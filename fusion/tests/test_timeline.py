@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mepr_fusion.predict_input import Limits, check_input
-from mepr_fusion.subtitles import read_srt
-from mepr_fusion.timeline import Span, spans, spread, texts
+from mepr_fusion.predict.media_input import Limits, check_input
+from mepr_fusion.predict.subtitles import read_srt
+from mepr_fusion.predict.timeline import Span, spans, spread, texts
 from mepr_shared.errors import ConfigError, DataError
 
 

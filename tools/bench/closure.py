@@ -26,9 +26,8 @@ import torch
 from mepr_fusion.answers import Outputs
 from mepr_fusion.baselines import unimodal_outputs
 from mepr_fusion.evaluate import Evaluation
-from mepr_fusion.given import DEFAULTS
 from mepr_fusion.inputs import choose
-from mepr_fusion.settings import FusionSettings
+from mepr_fusion.settings import DEFAULTS, FusionSettings
 from mepr_fusion.train import train
 from mepr_shared import config
 from mepr_shared.cli.main import main as mepr

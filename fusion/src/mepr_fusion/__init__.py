@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mepr_fusion.predictor import Predictor
+    from mepr_fusion.predict.predictor import Predictor
     from mepr_fusion.run import FusionRun as Run
 
 __all__ = ["Predictor", "Run", "__version__"]
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return FusionRun
     if name == "Predictor":
-        from mepr_fusion.predictor import Predictor
+        from mepr_fusion.predict.predictor import Predictor
 
         return Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

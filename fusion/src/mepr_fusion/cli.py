@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mepr_fusion import __version__
-from mepr_fusion.cli_predict import add_predict
-from mepr_fusion.cli_studies import add_studies
+from mepr_fusion.predict.cli import add_predict
+from mepr_fusion.studies.cli import add_studies
 from mepr_shared.cli.output import Parser, run_command
 from mepr_shared.cli.verbs import add_verb, set_option
 
@@ -96,7 +96,7 @@ def _import_published(verbs: Any) -> None:
     verb = add_verb(
         verbs,
         "import-published",
-        "mepr_fusion.import_verb:run_import",
+        "mepr_fusion.published.verb:run_import",
         "make a run of the published model's weights",
     )
     verb.add_argument("file", type=Path, metavar="FILE", help="its bare state dict (.pt)")
@@ -113,7 +113,7 @@ def _import_published(verbs: Any) -> None:
 
 def _analyze(verbs: Any) -> None:
     summary = "emotion-trait relations, contributions of modalities, calibration"
-    verb = add_verb(verbs, "analyze", "mepr_fusion.analyze_verb:run_analyze", summary)
+    verb = add_verb(verbs, "analyze", "mepr_fusion.analyze.verb:run_analyze", summary)
     verb.add_argument("--run", type=Path, required=True)
     verb.add_argument("--split", choices=("train", "val", "test"), default="val")
     verb.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/analysis")

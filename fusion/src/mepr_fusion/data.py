@@ -14,7 +14,7 @@ from torch import Tensor
 from mepr_fusion.join import Joined
 from mepr_fusion.layers import Projector
 from mepr_fusion.model import TRAIT_EPS, FusionModel
-from mepr_fusion.published import PublishedModel
+from mepr_fusion.published.model import PublishedModel
 
 # Values handled at a time where a whole table is read: 128 MB in float64.
 CHUNK_VALUES = 1 << 24

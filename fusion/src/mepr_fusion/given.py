@@ -6,15 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mepr_fusion.ablate import pinned_choices
 from mepr_fusion.inputs import choose, parse_choices
-from mepr_fusion.jobs import Source
-from mepr_fusion.settings import FusionSettings
+from mepr_fusion.settings import CONFIGS, DEFAULTS, FusionSettings
+from mepr_fusion.studies.ablate import pinned_choices
+from mepr_fusion.studies.jobs import Source
 from mepr_shared import config
 from mepr_shared.errors import ConfigError
-
-CONFIGS = Path(__file__).parent / "configs"
-DEFAULTS = CONFIGS / "default.toml"
 
 
 def given_settings(arguments: argparse.Namespace) -> tuple[FusionSettings, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from mepr_shared.labels import TASKS
@@ -16,6 +17,9 @@ from mepr_shared.train.settings import (
     only,
     only_group,
 )
+
+CONFIGS = Path(__file__).parent / "configs"
+DEFAULTS = CONFIGS / "default.toml"
 
 Mode = Literal["multitask", "both->emotion", "emotion->emotion", "both->traits", "traits->traits"]
 # Mode -> which halves of the embeddings go in, and which tasks come out.
@@ -44,7 +48,7 @@ class ComponentSettings:
 class FusionModelSettings:
     """The model of `mepr_fusion.model.FusionModel`; what the fields mean is told there.
 
-    `kind = "published"` builds `mepr_fusion.published.PublishedModel` instead.
+    `kind = "published"` builds `mepr_fusion.published.model.PublishedModel` instead.
     """
 
     kind: Literal["mepr", "published"] = "mepr"

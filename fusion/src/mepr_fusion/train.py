@@ -20,7 +20,7 @@ from mepr_fusion.join import Joined, multi_label_by_corpus
 from mepr_fusion.model import FusionModel
 from mepr_fusion.objective import FusionObjective
 from mepr_fusion.packed import join_once
-from mepr_fusion.published import build_published
+from mepr_fusion.published.model import build_published
 from mepr_fusion.settings import MODES, ComponentSettings, FusionModelSettings, FusionSettings
 from mepr_fusion.task import FusionTask, Visible, visible_labels
 from mepr_fusion.validation import labelled

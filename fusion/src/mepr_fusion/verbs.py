@@ -8,7 +8,7 @@ from mepr_fusion.evaluate import Evaluation
 from mepr_fusion.given import given_settings
 from mepr_fusion.inputs import choose, parse_choices
 from mepr_fusion.join import Joined
-from mepr_fusion.report import (
+from mepr_fusion.report.build import (
     CARD,
     COLUMNS,
     HTML,

@@ -12,7 +12,7 @@ from mepr_fusion.app import download
 from mepr_fusion.app.panels import page
 from mepr_fusion.app.service import AppResult, AppService, Options
 from mepr_fusion.app.style import PAGE
-from mepr_fusion.predict_parts import Progress
+from mepr_fusion.predict.parts import Progress
 from mepr_shared.errors import MeprError, require
 
 AUTOMATIC = "what stands out"

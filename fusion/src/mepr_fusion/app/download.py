@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mepr_fusion.analyze.attribution import GROUPS
 from mepr_fusion.app.service import AppResult
-from mepr_fusion.attribution import GROUPS
-from mepr_fusion.predict_output import table_row
-from mepr_fusion.prediction import Prediction
+from mepr_fusion.predict.output import table_row
+from mepr_fusion.predict.prediction import Prediction
 
 
 def record(result: AppResult) -> dict[str, Any]:

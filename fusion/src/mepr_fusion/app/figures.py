@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mepr_fusion.app.sound import Envelope
-from mepr_fusion.prediction import EmotionAnswer, TraitScore, WindowAnswer
+from mepr_fusion.predict.prediction import EmotionAnswer, TraitScore, WindowAnswer
 from mepr_shared.errors import require
 from mepr_shared.labels import EMOTIONS, TRAITS
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mepr_fusion.analyze.attribution import GROUPS
+from mepr_fusion.app.clip_attribution import Panel
 from mepr_fusion.app.figures import colour, signed, words_of
 from mepr_fusion.app.parts import note, section, table
 from mepr_fusion.app.service import AppResult
-from mepr_fusion.attribution import GROUPS
-from mepr_fusion.clip_attribution import Panel
 from mepr_shared.labels import EMOTIONS
 
 _SHORT = {

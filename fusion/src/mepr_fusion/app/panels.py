@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from mepr_fusion.app import download
+from mepr_fusion.app.explanation import FAR, KeyFrame
 from mepr_fusion.app.figures import (
     colour,
     emotion_bars,
@@ -23,7 +24,6 @@ from mepr_fusion.app.parts import note, section, table
 from mepr_fusion.app.service import AppResult
 from mepr_fusion.app.style import DOCUMENT, STYLE
 from mepr_fusion.app.summary import RESPONSIBLE, cautions, headline, sentences
-from mepr_fusion.explain_prediction import FAR, KeyFrame
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 

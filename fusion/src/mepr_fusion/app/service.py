@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mepr_fusion.app.explanation import Explanation, explain
 from mepr_fusion.app.sound import Envelope, envelope
-from mepr_fusion.bundle import Bundle, open_bundle
-from mepr_fusion.explain_prediction import Explanation, explain
-from mepr_fusion.predict_input import Limits
-from mepr_fusion.predict_parts import Progress
-from mepr_fusion.prediction import Prediction
-from mepr_fusion.predictor import Predictor
+from mepr_fusion.bundle.format import Bundle, open_bundle
+from mepr_fusion.predict.media_input import Limits
+from mepr_fusion.predict.parts import Progress
+from mepr_fusion.predict.prediction import Prediction
+from mepr_fusion.predict.predictor import Predictor
 from mepr_fusion.settings import MODES
 from mepr_shared.errors import ConfigError, DataError, did_you_mean
 from mepr_shared.labels import EMOTIONS, TRAITS

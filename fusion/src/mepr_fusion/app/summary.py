@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mepr_fusion.app.figures import words_of
 from mepr_fusion.app.service import AppResult, total_contribution
-from mepr_fusion.prediction import EmotionAnswer, Prediction, TraitScore
+from mepr_fusion.predict.prediction import EmotionAnswer, Prediction, TraitScore
 from mepr_shared.labels import TRAITS
 
 CLEAR, LEANING = 0.7, 0.45

@@ -169,8 +169,8 @@ class CrossTaskModel(nn.Module):
     ) -> CrossTaskOutput:
         """The two branches, each from its own view `[B, H]` of the shared features.
 
-        Both are `features.shared`; with GradNorm each task has a view of its own, where one backward
-        leaves that task's gradient (`JointObjective.views`).
+        Both are `features.shared`; with GradNorm each task has a view of its own, in which one
+        backward leaves that task's gradient (`JointObjective.views`).
         """
         emotion, emotion_embedding = self.emotion_branch(emotion_shared, features.emotion_logits)
         trait, trait_embedding = self.trait_branch(trait_shared, features.trait_logits)

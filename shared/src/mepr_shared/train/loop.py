@@ -211,7 +211,11 @@ def _train_epoch(
         distributed.sum_gradients(parameters)
         if task.joint:
             terms |= task.joint.after_backward()
-        norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm or math.inf)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # Its value is needed here anyhow; scaling is left out where it would be by one.
+        if settings.clip_norm and norm > settings.clip_norm:
+            nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
         if not torch.isfinite(norm):
             # A bad batch is skipped and counted; many in a row mean the model has diverged.
             log.skipped, bad_in_a_row = log.skipped + 1, bad_in_a_row + 1

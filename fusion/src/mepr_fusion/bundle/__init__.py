@@ -1,0 +1,1 @@
+"""One directory with the models of all stages: what a team ships."""
