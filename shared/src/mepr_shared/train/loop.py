@@ -137,7 +137,7 @@ def fit(
             "val": {},
         }
         to_beat = -math.inf if last or not best else best["val"]["score"]
-        for name, applied in _candidates(task, average):
+        for name, applied in _candidates(task, average, choose=not last):
             with applied, torch.no_grad():
                 scores = task.validate()
                 if not math.isfinite(scores["score"]):
@@ -175,13 +175,13 @@ def fit(
 
 
 def _candidates(
-    task: Trainable, average: WeightAverage | None
+    task: Trainable, average: WeightAverage | None, *, choose: bool
 ) -> list[tuple[str, AbstractContextManager[None]]]:
     """The weights that validation chooses from after an epoch: the model's, and the teacher's."""
     found: list[tuple[str, AbstractContextManager[None]]] = [
         ("student", average.applied() if average else nullcontext())
     ]
-    if task.joint and task.joint.teacher:
+    if task.joint and task.joint.teacher and choose:
         found.append(("teacher", task.joint.teacher.applied()))
     return found
 
