@@ -15,7 +15,7 @@ import pytest
 from mepr_shared.contract.frames import FrameStore
 
 # Enough epochs to be killed between, small enough to take seconds.
-EPOCHS = 40
+EPOCHS = 24
 SETTINGS = ("model.width=16", "model.feedforward=32", f"fit.epochs={EPOCHS}", "fit.patience=0")
 
 

@@ -154,11 +154,12 @@ def test_a_modality_of_one_task_exports_its_stage1_run(
 
 
 @pytest.fixture(scope="module")
-def finished(
-    tool: Path, demo: list[Path], tmp_path_factory: pytest.TempPathFactory, command
-) -> SimpleNamespace:
-    """All stages over the demo corpora, once."""
+def finished(tool: Path, tmp_path_factory: pytest.TempPathFactory, command) -> SimpleNamespace:
+    """All stages over small demo corpora, once."""
     runs = tmp_path_factory.mktemp("runs")
+    folder = tmp_path_factory.mktemp("corpora")
+    command("mepr", "corpus", "demo", folder, "--clips", 120, "--seed", 1, "--media-clips", 16)
+    demo = sorted(folder.glob("*.parquet"))
     options = ("--corpus", *demo, "--runs", runs, *TINY, *CHOSEN)
     done = command("python", tool, *ALL, *options)
     return SimpleNamespace(runs=runs, options=options, done=done)
@@ -192,7 +193,7 @@ def test_called_again_it_changes_nothing(finished: SimpleNamespace, tool: Path, 
         finished.runs / "last-export.json",
     ]
     before = {file: file.read_bytes() for file in kept}
-    command("python", tool, "stage2", "export", *finished.options)
+    command("python", tool, "export", *finished.options)
     assert {file: file.read_bytes() for file in kept} == before
     exports = finished.runs.glob("exports/*/*/*/manifest.json")
     assert len(list(exports)) == 3 + len(OF_MEDIA)

@@ -209,9 +209,9 @@ class GraphAttention(nn.Module):
         """Tokens `[B, M, H]` to what each node gathers `[B, M, H]`, the input of `out`, and the
         weights."""
         batch, nodes, width = x.shape
-        source = self.source(x).view(batch, nodes, self.heads, -1)
+        source = self.source(x).view(batch, nodes, self.heads, width // self.heads)
         if self.target is not None:
-            target = self.target(x).view(batch, nodes, self.heads, -1)
+            target = self.target(x).view(batch, nodes, self.heads, width // self.heads)
             pair = functional.leaky_relu(target[:, :, None] + source[:, None], 0.2)
             energy = (pair * self.score).sum(dim=-1).permute(0, 3, 1, 2)
         else:
@@ -279,12 +279,12 @@ class TaskQueryAttention(nn.Module):
         energy = (tokens @ key.reshape(-1, width).T).transpose(1, 2)  # [B, queries * heads, M]
         weights = masked_softmax(energy, present[:, None, :])
         gathered = self.dropout(weights) @ tokens
-        gathered = gathered.view(len(tokens), -1, self.heads, width).mean(dim=1)
+        gathered = gathered.view(len(tokens), len(self.query), self.heads, width).mean(dim=1)
         value = torch.einsum(
             "bhw,hdw->bhd", gathered, self.value_weight.view(self.heads, inner, width)
         )
         mapped = self.out(value.reshape(len(tokens), width) + self.value_bias)
-        shown = weights.view(len(tokens), -1, self.heads, tokens.shape[1]).mean(dim=2)
+        shown = weights.view(len(tokens), len(self.query), self.heads, tokens.shape[1]).mean(dim=2)
         return self.norm(mapped), shown
 
 
