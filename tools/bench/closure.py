@@ -113,7 +113,8 @@ def _row(
     low, high = np.nanquantile(mean[1:], [0.025, 0.975])
     each = " ".join(f"{values[0, index]:.3f}" for values in found)
     print(f"\n{name}: {mean[0]:.4f} [{low:.4f}, {high:.4f}], seeds {each}", file=sys.stderr)
-    ratio = mean[0] / reference if reference else float("nan")
+    # Beside a reference of 0 there is no ratio: 1 plus what is gained, or found, over it.
+    ratio = mean[0] / reference if reference else 1 + mean[0]
     return {
         "name": name,
         "value": float(mean[0]),
