@@ -26,7 +26,8 @@ def test_windows_cover_a_recording(duration: float, window: float, share: float)
     starts, ends = [s.start_s for s in found], [s.end_s for s in found]
     assert starts[0] == 0 and ends[-1] == pytest.approx(duration)
     assert all(e - s == pytest.approx(window) for s, e in zip(starts, ends, strict=True))
-    assert all(later <= end for later, end in zip(starts[1:], ends, strict=False))
+    # Less than a microsecond between two windows is rounding, and worth no third one.
+    assert all(later <= end + 1e-6 for later, end in zip(starts[1:], ends, strict=False))
     assert all(a < b for a, b in pairwise(starts))
 
 
