@@ -42,6 +42,7 @@ def write_corpus(folder: Path, name: str, kind: str, *, traits: bool) -> Corpus:
         "sample_id": [f"{name}{i:03d}" for i in range(CLIPS)],
         "source_id": [f"{name}-{i // 3}" for i in range(CLIPS)],
         "split": ["train"] * 90 + ["val"] * 60,
+        "group_age": ["young" if i % 3 else "old" for i in range(CLIPS)],
     }
     if kind == "single_label":
         columns["emotion"] = np.eye(7, dtype=np.float32)[random.integers(0, 7, CLIPS)]

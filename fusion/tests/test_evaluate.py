@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ from mepr_fusion.evaluate import Evaluation
 from mepr_fusion.inputs import choose
 from mepr_fusion.settings import FusionModelSettings, FusionSettings
 from mepr_fusion.train import load_model, train
-from mepr_shared.contract import EmotionOutput, Export, ExportInfo, ExportWriter
-from mepr_shared.corpora.index import Corpus, CorpusMeta
-from mepr_shared.labels import EmotionScale
+from mepr_shared.contract import Export
+from mepr_shared.corpora.index import Corpus
 from mepr_shared.metrics import multi_label_scores
 from mepr_shared.train.runs import Run
 from mepr_shared.train.settings import FitSettings
@@ -27,61 +27,10 @@ SETTINGS = FusionSettings(
 )
 
 
-def make_corpus(folder: Path, name: str, kind: str) -> Corpus:
-    """`talks` states intensities and no traits, `films` one emotion each and traits."""
-    random = np.random.default_rng(len(name))
-    ids = [f"{name}{i:03d}" for i in range(CLIPS)]
-    columns = {
-        "sample_id": ids,
-        "source_id": [f"{name}-{i // 3}" for i in range(CLIPS)],
-        "split": ["train"] * 90 + ["val"] * 60,
-        "group_age": ["young" if i % 3 else "old" for i in range(CLIPS)],
-    }
-    if kind == "single_label":
-        columns["emotion"] = np.eye(7, dtype=np.float32)[random.integers(0, 7, CLIPS)]
-        columns["traits"] = random.uniform(0.2, 0.8, (CLIPS, 5)).astype(np.float32)
-    else:
-        weak = random.choice([0, 0.2, 1.0, 2.0], (CLIPS, 7), p=[0.5, 0.2, 0.2, 0.1])
-        weak[:, 0] = (weak[:, 1:] == 0).all(axis=1)
-        columns["emotion"] = weak.astype(np.float32)
-    meta = CorpusMeta(name, EmotionScale(kind, 3.0 if kind == "intensity" else 1.0))
-    return Corpus.build(meta, columns).write(folder / f"{name}.parquet")
-
-
-def make_export(root: Path, corpus: Corpus, modality: str, missing: slice) -> None:
-    """Noisy views of the labels; one sample in three lacks the modality."""
-    random = np.random.default_rng(len(corpus.name) + len(modality))
-    kind = "sigmoid" if corpus.meta.scale.is_multi_label else "softmax"
-    info = ExportInfo(modality, "stage2", emotion_output=EmotionOutput(kind))
-    writer = ExportWriter(root, corpus=corpus, info=info)
-    traits = np.nan_to_num(corpus.trait_values, nan=0.5)
-    logits = 2 * corpus.emotion_targets() + random.normal(size=(CLIPS, 7)) - 1
-    scores = np.clip(traits + random.normal(0, 0.1, traits.shape), 0, 1)
-    embedding = np.concatenate([logits, scores], axis=1) @ random.normal(size=(12, 6))
-    absent = np.zeros(CLIPS, dtype=bool)
-    absent[missing] = True
-    arrays = {
-        "emotion_logits": logits,
-        "trait_scores": scores,
-        "emotion_embedding": embedding[:, :4],
-        "trait_embedding": embedding[:, 4:],
-    }
-    for values in arrays.values():
-        values[absent] = np.nan
-    ((part, _),) = writer.pending()
-    status = [f"no_{modality}" if gone else "ok" for gone in absent]
-    writer.write_part(part, {"status": status, **arrays})
-    writer.commit()
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    torch.set_num_threads(1)
-    path = tmp_path_factory.mktemp("union")
-    for name, kind in (("films", "single_label"), ("talks", "intensity")):
-        corpus = make_corpus(path, name, kind)
-        make_export(path / "exports", corpus, "text", slice(0, None, 3))
-        make_export(path / "exports", corpus, "face", slice(1, None, 3))
+def folder(union, tmp_path_factory) -> Path:
+    """`union` for this file alone, and a run on it."""
+    path = shutil.copytree(union, tmp_path_factory.mktemp("evaluated") / "union")
     inputs = choose([path / "films.parquet", path / "talks.parquet"], path / "exports", {})
     train(inputs, SETTINGS, path / "run", exports_root=path / "exports")
     return path
@@ -113,6 +62,7 @@ def test_strong_emotions_are_scored_apart_where_intensities_are_known(evaluation
     corpus = evaluation.inputs.corpora[1]
     targets = (corpus.emotion_values[evaluation.joined.rows[rows]] > 1 / 3).astype(np.float32)
     logits = evaluation.outputs("fusion", rows).emotion_logits.astype(np.float64)
+    logits += evaluation.joined.prior_shift[evaluation.joined.corpora.index("talks")]
     thresholds = np.array(evaluation.run.metrics["thresholds"]["fusion"])
     wanted = multi_label_scores(targets, 1 / (1 + np.exp(-logits)), thresholds)
     assert talks["emotion"]["strong"]["mwacc"] == pytest.approx(wanted["mwacc"])
